@@ -1,0 +1,578 @@
+package libcontainer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"rt/libcontainer/cgroup"
+	"rt/libcontainer/console"
+	"rt/libcontainer/plan"
+	"rt/libcontainer/state"
+	"rt/nsenter"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Deadlines for a stage that says nothing.
+const (
+	createWait = 120 * time.Second // its mounts may touch slow disks
+	execWait   = 10 * time.Second  // it only joins
+	killWait   = 10 * time.Second
+)
+
+// launch is a stage on its way to being a container's process: what create, run
+// and exec share. Close releases what it holds; what is still running then dies.
+type launch struct {
+	plan *plan.Plan
+	spec *specs.Spec // of create; exec fills Process only
+	cg   cgroup.Manager
+	dir  *state.Dir // of create: gate and result; nil otherwise
+	wait time.Duration
+	// exposed says that the stage enters a container that may look at it before it
+	// has closed the cgroup's descriptor. That costs 0.4 ms: with the clone of the
+	// mount goes a wait for an RCU grace period.
+	exposed bool
+	files   []int // of plan.Files, until the stage has them
+	idMaps  idMaps
+	stage   *nsenter.Stage
+	spawned chan spawned // until the stage has been waited for
+
+	consoleSocket *console.Socket
+	pidfdSocket   *console.Socket
+	listener      *console.Socket // for the seccomp listener
+	foreground    *console.Foreground
+	pidFile       string
+
+	pid   int // of the second process, 0 until it exists
+	pidfd int // -1 until it exists
+	last  int // index of the operation that the stage was heard from last
+
+	// entered, if not nil, is called when the second process is in the cgroup and the first has ended.
+	entered func() error
+	// mounted is called when all mounts are done, for the hooks of the host.
+	mounted func() error
+	// commit is called when the stage waits for nothing but the commit; early
+	// says that it may be called, and the stage told, as soon as there is a
+	// process: nobody is told of the container before it runs.
+	commit func() error
+	early  bool
+}
+
+type spawned struct {
+	stage *nsenter.Stage
+	err   error
+}
+
+// spawn executes the stage while its caller reads and compiles what becomes the plan: it
+// is a process without a name or a trace, which ends with its parent.
+func (l *launch) spawn(preserve []int) {
+	l.spawned = make(chan spawned, 1)
+	go func(c chan<- spawned) {
+		s, err := nsenter.Start(&nsenter.Launch{Stdio: [3]int{0, 1, 2}, Preserve: preserve})
+		c <- spawned{s, err}
+	}(l.spawned)
+}
+
+// awaitStage waits until the stage has been executed.
+func (l *launch) awaitStage() error {
+	if l.spawned == nil {
+		return nil
+	}
+	s := <-l.spawned
+	l.spawned, l.stage = nil, s.stage
+	return s.err
+}
+
+// openFiles opens the descriptors that the plan names: those that it has as late,
+// or the others. Those that are not opened are -1.
+func (l *launch) openFiles(late bool) error {
+	var tasks []cgroup.Task
+	l.files = make([]int, len(l.plan.Files))
+	for i := range l.files {
+		l.files[i] = -1
+	}
+	for i := range l.plan.Files {
+		f := &l.plan.Files[i]
+		if f.Late != late {
+			continue
+		}
+		fd, err := -1, error(nil)
+		switch f.Role {
+		case plan.FileNamespace:
+			fd, err = openNamespace(f)
+		case plan.FileCgroup:
+			fd, err = l.cg.OpenDir()
+			if err == nil && l.exposed {
+				fd, err = confine(fd)
+			}
+		case plan.FileTasks:
+			if tasks == nil {
+				if tasks, err = l.cg.OpenTasks(); err != nil {
+					return err
+				}
+			}
+			if len(tasks) == 0 || tasks[0].Dir != f.Path {
+				closeTasks(tasks)
+				return fmt.Errorf("open tasks file in %s: not in its place among the hierarchies", f.Path)
+			}
+			fd, tasks = tasks[0].FD, tasks[1:]
+		case plan.FileRdt:
+			if fd, err = unix.Open(f.Path, unix.O_WRONLY|unix.O_CLOEXEC, 0); err != nil {
+				err = fmt.Errorf("open tasks file %q (config.json /linux/intelRdt): %w", f.Path, err)
+			}
+		case plan.FileClone:
+			fd, err = l.idMaps.clone(f)
+		case plan.FileGate:
+			fd, err = l.dir.OpenGate(unix.O_RDWR)
+		case plan.FileResult:
+			fd, err = l.dir.OpenResult(unix.O_RDWR)
+		case plan.FileListener:
+			fd, err = l.listener.Handover()
+		}
+		if err != nil {
+			closeTasks(tasks)
+			return err
+		}
+		l.files[i] = fd
+	}
+	l.idMaps.close()
+	return nil
+}
+
+func closeTasks(tasks []cgroup.Task) {
+	for _, t := range tasks {
+		unix.Close(t.FD)
+	}
+}
+
+// confine replaces the descriptor of a directory by one of the same directory in a
+// read-only mount of its own, from which ".." leads nowhere.
+func confine(dir int) (int, error) {
+	defer unix.Close(dir)
+	fd, err := unix.OpenTree(dir, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return -1, fmt.Errorf("clone the mount of the cgroup: %w", err)
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("make the clone of the cgroup's mount read-only: %w", err)
+	}
+	return fd, nil
+}
+
+// openNamespace opens a namespace and checks that it is one, of the right type.
+func openNamespace(f *plan.File) (int, error) {
+	fd, err := unix.Open(f.Path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open namespace %q (config.json /linux/namespaces): %w", f.Path, err)
+	}
+	var fs unix.Statfs_t
+	if err = unix.Fstatfs(fd, &fs); err == nil && fs.Type != unix.NSFS_MAGIC {
+		err = errors.New("not a namespace")
+	}
+	if err == nil {
+		var t int
+		if t, err = unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE); err == nil && uint64(t) != f.Type {
+			err = errors.New("a namespace of another type")
+		}
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("open namespace %q (config.json /linux/namespaces): %w", f.Path, err)
+	}
+	return fd, nil
+}
+
+// maxPreserved bounds --preserve-fds and LISTEN_FDS.
+const maxPreserved = 1024
+
+// preserved returns the descriptors from 3 on that the container inherits, and
+// fails if one is not open. One that is close-on-exec is not the caller's: no
+// descriptor is when a program starts, but the Go runtime opens some of its own.
+func preserved(n int) ([]int, error) {
+	if n < 0 || n > maxPreserved {
+		return nil, fmt.Errorf("preserve %d descriptors: accepted are 0 to %d", n, maxPreserved)
+	}
+	fds := make([]int, 0, n)
+	for i := 3; i < 3+n; i++ {
+		flags, err := unix.FcntlInt(uintptr(i), unix.F_GETFD, 0)
+		if err == nil && flags&unix.FD_CLOEXEC != 0 {
+			err = unix.EBADF
+		}
+		if err != nil {
+			return nil, fmt.Errorf("unable to stat preserved-fd %d (of %d): %w", i, n, err)
+		}
+		fds = append(fds, i)
+	}
+	return fds, nil
+}
+
+// dial connects to the sockets that wait for descriptors, before there is
+// anything to undo.
+func (l *launch) dial(consoleSocket, pidfdSocket string) error {
+	deadline := time.Now().Add(console.SendTimeout)
+	var err error
+	if consoleSocket != "" {
+		if l.consoleSocket, err = console.Dial(consoleSocket, deadline); err != nil {
+			return err
+		}
+	}
+	if pidfdSocket != "" {
+		l.pidfdSocket, err = console.Dial(pidfdSocket, deadline)
+	}
+	return err
+}
+
+// sendFiles sends the files that are open, to each KindReceive its own.
+func (l *launch) sendFiles(late bool) error {
+	defer l.closeFiles()
+	for i := range l.plan.Ops {
+		op := &l.plan.Ops[i]
+		if op.Kind != plan.KindReceive {
+			continue
+		}
+		var fds []int
+		for _, index := range op.Received() {
+			if l.plan.Files[index].Late == late {
+				fds = append(fds, l.files[index])
+			}
+		}
+		if len(fds) == 0 {
+			continue
+		}
+		err := l.stage.SendFiles(fds)
+		if errors.Is(err, nsenter.ErrDied) {
+			return nil // what it says of its end comes with its next message
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dialListener connects to the listenerPath of a seccomp profile.
+func (l *launch) dialListener(path string) error {
+	var err error
+	if l.listener, err = console.Dial(path, time.Now().Add(console.SendTimeout)); err != nil {
+		return fmt.Errorf("config.json: /linux/seccomp/listenerPath: %w", err)
+	}
+	return nil
+}
+
+// start gives the stage its plan, and the files that are open by now.
+func (l *launch) start() error {
+	if err := l.awaitStage(); err != nil {
+		return err
+	}
+	err := l.stage.SendPlan(l.plan, stageFault(l.plan))
+	if err != nil && !errors.Is(err, nsenter.ErrDied) {
+		return err
+	}
+	return l.sendFiles(false)
+}
+
+func (l *launch) closeFiles() {
+	for _, fd := range l.files {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	l.files = nil
+}
+
+// converse answers the stage until it has been told to commit.
+func (l *launch) converse() error {
+	for {
+		m, err := l.stage.Recv(l.wait)
+		if err != nil {
+			return l.explain(err)
+		}
+		l.last = m.Op
+		if err := l.answer(&m); err != nil {
+			return l.explain(l.lastWords(err))
+		}
+		if m.Type == plan.MsgAck {
+			return nil
+		}
+	}
+}
+
+// lastWords is the error that a stage reported before it died, if err only says
+// that it is dead: with an early commit one side may find out before the other has spoken.
+func (l *launch) lastWords(err error) error {
+	if !errors.Is(err, state.ErrDead) && !errors.Is(err, nsenter.ErrDied) {
+		return err
+	}
+	for {
+		m, last := l.stage.Recv(l.wait)
+		if last != nil {
+			return last
+		}
+		for _, fd := range m.FDs {
+			unix.Close(fd)
+		}
+	}
+}
+
+// executed waits until the user's program has taken the stage's place. The
+// socket closes with execve(2), so its end after the last word means success.
+func (l *launch) executed() error {
+	const noDeadline = 100 * 365 * 24 * time.Hour // startContainer hooks have their own
+	said := false
+	for {
+		m, err := l.stage.Recv(noDeadline)
+		if errors.Is(err, nsenter.ErrDied) && said {
+			return nil
+		}
+		if err != nil {
+			return l.explain(err)
+		}
+		l.last = m.Op
+		said = m.Type == plan.MsgExec
+	}
+}
+
+func (l *launch) answer(m *nsenter.Message) error {
+	for _, fd := range m.FDs {
+		defer unix.Close(fd)
+	}
+	switch m.Type {
+	case plan.MsgChild:
+		if err := l.born(int(m.Value)); err != nil || !l.early {
+			return err
+		}
+		// While the stage is at work, which finds the answer waiting.
+		return l.committed()
+	case plan.MsgMaps:
+		dir, err := openProc(l.pid)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(dir)
+		fault("parent.maps")
+		if err := writeUserMaps(dir, l.pid, l.spec.Linux); err != nil {
+			return err
+		}
+		return l.stage.Go("", -1)
+	case plan.MsgTime:
+		dir, err := openProc(l.pid)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(dir)
+		fd, err := writeTimeOffsets(dir, l.spec.Linux.TimeOffsets)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return l.stage.Go("", fd)
+	case plan.MsgCopyUp:
+		if err := copyUp(m.FDs[0], m.FDs[1]); err != nil {
+			return fmt.Errorf("%s: copy up: %w", l.plan.Line(m.Op), err)
+		}
+		return l.stage.Go("", -1)
+	case plan.MsgHome:
+		home := lookupHome(m.FDs[0], l.spec.Process.User.UID)
+		if len(home) > plan.MaxText {
+			home = "/"
+		}
+		return l.stage.Go(home, -1)
+	case plan.MsgMounted:
+		if err := l.mounted(); err != nil {
+			return err
+		}
+		return l.stage.Go("", -1)
+	case plan.MsgConsole:
+		if err := l.deliverConsole(m.FDs[0]); err != nil {
+			return err
+		}
+		return l.stage.Go("", -1)
+	case plan.MsgReady:
+		l.stage.Reap()
+		if !l.early {
+			return l.committed()
+		}
+	}
+	return nil
+}
+
+func (l *launch) committed() error {
+	if err := l.commit(); err != nil {
+		return err
+	}
+	fault("parent.commit")
+	if err := l.stage.Go("", -1); err != nil {
+		return err
+	}
+	fault("parent.committed")
+	return nil
+}
+
+// born notes the second process and sets what only the parent can.
+func (l *launch) born(pid int) error {
+	fault("parent.child")
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("open pidfd of process %d: %w", pid, err)
+	}
+	l.pid, l.pidfd = pid, fd
+	if l.entered != nil {
+		l.stage.Reap()
+		if err := l.entered(); err != nil {
+			return err
+		}
+	}
+	if p := l.spec.Process; p != nil && p.OOMScoreAdj != nil {
+		dir, err := openProc(pid)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(dir)
+		return writeProc(dir, "oom_score_adj", strconv.Itoa(*p.OOMScoreAdj), "/process/oomScoreAdj")
+	}
+	return nil
+}
+
+func (l *launch) deliverConsole(ptmx int) error {
+	if l.foreground != nil {
+		fd, err := unix.FcntlInt(uintptr(ptmx), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return fmt.Errorf("duplicate ptmx: %w", err)
+		}
+		return l.foreground.Start(fd)
+	}
+	return l.consoleSocket.Send("/dev/pts/ptmx", ptmx, time.Now().Add(console.SendTimeout))
+}
+
+// deliverPidfd sends the process's pidfd to its socket, if there is one.
+func (l *launch) deliverPidfd(name string) error {
+	if l.pidfdSocket == nil {
+		return nil
+	}
+	return l.pidfdSocket.Send(name, l.pidfd, time.Now().Add(console.SendTimeout))
+}
+
+// explain finds the cause of a stage that died without a word.
+func (l *launch) explain(err error) error {
+	if errors.Is(err, nsenter.ErrTimeout) {
+		return fmt.Errorf("%w: no progress for %v", err, l.wait)
+	}
+	if !errors.Is(err, nsenter.ErrDied) {
+		return err
+	}
+	if n, oom := l.cg.OOMKills(); oom == nil && n > 0 {
+		return errors.New("container init was OOM-killed (memory limit too low?)")
+	}
+	if l.pid == 0 {
+		ws := l.stage.Reap()
+		fork := slices.IndexFunc(l.plan.Ops, func(op plan.Op) bool { return op.Kind == plan.KindFork })
+		return fmt.Errorf("the stage died before it had entered the namespaces (operations 1 to %d): %s", fork+1, statusText(ws))
+	}
+	var ws unix.WaitStatus
+	if pid, werr := wait4(l.pid, &ws, killWait); werr == nil && pid == l.pid {
+		l.pid = 0
+		return fmt.Errorf("the stage died during set-up, after operation %d (%s): %s", l.last+1, l.plan.Line(l.last), statusText(ws))
+	}
+	return err
+}
+
+func statusText(ws unix.WaitStatus) string {
+	if ws.Signaled() {
+		return fmt.Sprintf("killed by signal %d (%s)", int(ws.Signal()), ws.Signal())
+	}
+	return fmt.Sprintf("exit status %d", ws.ExitStatus())
+}
+
+// wait4 waits for a child of ours, at most timeout.
+func wait4(pid int, ws *unix.WaitStatus, timeout time.Duration) (int, error) {
+	deadline := time.Now().Add(timeout)
+	for {
+		got, err := unix.Wait4(pid, ws, unix.WNOHANG, nil)
+		if err == unix.EINTR || err == nil && got == 0 && time.Now().Before(deadline) {
+			if got == 0 {
+				unix.Poll(nil, 1) // ms; time.Sleep may need descriptors
+			}
+			continue
+		}
+		return got, err
+	}
+}
+
+// writePidFile replaces the pid file by rename.
+func writePidFile(path string, pid int) error {
+	if path == "" {
+		return nil
+	}
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL | unix.O_NOFOLLOW
+	f, err := os.OpenFile(tmp, flags, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		// Left by a command that was killed.
+		if err = os.Remove(tmp); err == nil {
+			f, err = os.OpenFile(tmp, flags, 0o644)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	_, err = f.WriteString(strconv.Itoa(pid))
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return fmt.Errorf("write pid file: %w", err)
+	}
+	return nil
+}
+
+// abort kills what has been started and waits for its end.
+func (l *launch) abort() {
+	if l.stage != nil {
+		l.stage.KillFirst()
+		l.stage.Close()
+		l.stage.ReapWithin(2 * time.Second)
+	}
+	if l.pidfd >= 0 && l.pid != 0 {
+		unix.PidfdSendSignal(l.pidfd, unix.SIGKILL, nil, 0)
+		var ws unix.WaitStatus
+		wait4(l.pid, &ws, killWait)
+	}
+}
+
+// close releases descriptors. A stage that was not committed dies of it.
+func (l *launch) close() {
+	if l.spawned != nil && l.awaitStage() == nil {
+		l.abort() // it was not needed
+	}
+	l.idMaps.close()
+	l.closeFiles()
+	if l.stage != nil {
+		l.stage.Close()
+	}
+	if l.pidfd >= 0 {
+		unix.Close(l.pidfd)
+		l.pidfd = -1
+	}
+	if l.consoleSocket != nil {
+		l.consoleSocket.Close()
+	}
+	if l.pidfdSocket != nil {
+		l.pidfdSocket.Close()
+	}
+	if l.listener != nil {
+		l.listener.Close()
+	}
+}

@@ -1,0 +1,10 @@
+//go:build !rtfault
+
+package nsenter
+
+import _ "embed"
+
+// image is the stage, built by `make` from nsenter/stage.
+//
+//go:embed stage/stage
+var image string
