@@ -1,0 +1,149 @@
+// Package fault tests that rt's state is crash-only: whatever a kill -9, a
+// failing system call, a race or a damaged file leaves behind, `delete --force`
+// removes it and the id can be used again.
+//
+// It runs as root. RT_FAULT_BIN is the runtime with fault points (`make
+// rt-fault`), RT_BIN the one without, RT_SOAK=long makes the soak of random
+// kills 1000 rounds long, RT_SEED repeats a soak.
+package fault
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"rt/integration/leak"
+)
+
+var (
+	faultBin string // with fault points
+	plainBin string
+	work     string   // holds every box, and the root file system that they share
+	top      string   // the cgroup above those of all containers, one name
+	mounts   []string // mount points of all cgroup hierarchies
+	points   []string // the parent's fault points
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "helper" {
+		if err := help(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "helper:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	flag.Parse()
+	// Most tests sleep or wait most of the time.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		f.Value.Set("10")
+	}
+	code := 1
+	if err := setUp(); err != nil {
+		fmt.Fprintln(os.Stderr, "fault:", err)
+	} else {
+		code = m.Run()
+	}
+	if err := tearDown(); err != nil {
+		fmt.Fprintln(os.Stderr, "fault:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func setUp() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("run fault tests: they need root")
+	}
+	var err error
+	if faultBin, err = program("RT_FAULT_BIN", "../../rt-fault"); err != nil {
+		return err
+	}
+	if plainBin, err = program("RT_BIN", "../../rt"); err != nil {
+		return err
+	}
+	if work, err = os.MkdirTemp("", "rt-fault-"); err != nil {
+		return err
+	}
+	// A mapped root must get through.
+	if err := os.Chmod(work, 0o755); err != nil {
+		return err
+	}
+	if err := makeRootfs(filepath.Join(work, "rootfs")); err != nil {
+		return err
+	}
+	top = filepath.Base(work)
+	if mounts, err = leak.Cgroups(); err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if err := os.Mkdir(filepath.Join(m, top), 0o755); err != nil {
+			return err
+		}
+	}
+	c := command(faultBin, work, []string{"RT_FAULT=list"}, 0)
+	r, err := c.wait(10 * time.Second)
+	if err != nil || r.code != 0 || r.out == "" {
+		return fmt.Errorf("list fault points with %s: %v: %v", faultBin, r, err)
+	}
+	points = strings.Fields(r.out)
+	return nil
+}
+
+func program(env, standard string) (string, error) {
+	p := os.Getenv(env)
+	if p == "" {
+		p = standard
+	}
+	p, err := filepath.Abs(p)
+	if err == nil {
+		_, err = os.Stat(p)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find program (%s): %w; `make rt rt-fault` builds both", env, err)
+	}
+	return p, nil
+}
+
+// makeRootfs makes a root file system with all mount points, so that nobody
+// writes to it any more.
+func makeRootfs(dir string) error {
+	for _, d := range []string{"bin", "proc", "sys", "dev", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return fmt.Errorf("make root file system: %w (Debian's package busybox-static)", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), busybox, 0o755); err != nil {
+		return err
+	}
+	for _, a := range []string{"sh", "sleep", "true", "cat"} {
+		if err := os.Symlink("busybox", filepath.Join(dir, "bin", a)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tearDown() error {
+	for _, m := range mounts {
+		d := filepath.Join(m, top)
+		if err := os.Remove(d); err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("something is left: %w", err)
+		}
+	}
+	if work == "" {
+		return nil
+	}
+	if data, err := os.ReadFile("/proc/self/mountinfo"); err == nil && bytes.Contains(data, []byte(work)) {
+		return fmt.Errorf("something is left: a mount below %s", work)
+	}
+	return os.RemoveAll(work)
+}
