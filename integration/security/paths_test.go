@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -280,17 +281,14 @@ func TestS15MountsAreRestrictedAtOnce(t *testing.T) {
 		eventually(t, func() error {
 			where := leak.Container{ID: b.id, Top: top, Cgroups: hierarchies, Dir: b.dir}
 			for _, p := range where.Processes() {
-				f := strings.Fields(p)
-				data, _ := os.ReadFile("/proc/" + f[0] + "/wchan")
-				stat, _ := os.ReadFile("/proc/" + f[0] + "/stat")
-				if s := string(data) + string(stat); strings.Contains(s, "pause") || strings.Contains(s, ") T ") || strings.Contains(s, ") S ") {
-					pid = f[0]
+				pid = strings.Fields(p)[0]
+				call, _ := os.ReadFile("/proc/" + pid + "/syscall")
+				if number, _, _ := strings.Cut(string(call), " "); number == strconv.Itoa(unix.SYS_PAUSE) {
 					return nil
 				}
 			}
 			return fmt.Errorf("no stage waits at operation %d", op+1)
 		})
-		time.Sleep(30 * time.Millisecond)
 		for _, m := range leak.Mounts("/proc/" + pid + "/mountinfo") {
 			at := strings.TrimPrefix(m.Path, b.rootfs)
 			if !want[at] {
