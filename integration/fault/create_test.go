@@ -144,6 +144,9 @@ func TestF02StageFails(t *testing.T) {
 				}
 				if n == gate {
 					b.gone(time.Second)
+					if r.code == 0 {
+						b.is("stopped")
+					}
 					b.refused([]string{"cannot start"}, "start", b.id)
 					return
 				}
