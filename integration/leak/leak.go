@@ -108,8 +108,8 @@ func (c *Container) Processes() []string {
 		}
 		p := filepath.Join("/proc", e.Name())
 		exe, err := os.Readlink(p + "/exe")
-		if err != nil {
-			continue // gone, a zombie, a kernel thread
+		if err != nil && !exiting(p) {
+			continue // gone, or a zombie
 		}
 		cgroups, _ := os.ReadFile(p + "/cgroup")
 		ours := false
@@ -127,4 +127,15 @@ func (c *Container) Processes() []string {
 		}
 	}
 	return list
+}
+
+// exiting says whether the process, whose executable cannot be read any more, has not
+// come so far in its exit that it counts for no cgroup.
+func exiting(proc string) bool {
+	stat, err := os.ReadFile(proc + "/stat")
+	if err != nil {
+		return false
+	}
+	_, after, _ := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " ")
+	return after != "" && after[0] != 'Z' && after[0] != 'X'
 }
