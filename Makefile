@@ -44,7 +44,7 @@ test-unit: stage agent
 test-host test-host-v2 test-uml test-vm test-vm-v1: rt rt-fault test-needs
 	@$(LANES) $(@:test-%=%)
 test-needs:
-	@$(NEED) busybox-static user-mode-linux containerd uidmap qemu-system-x86 mmdebstrap e2fsprogs
+	@$(NEED) busybox-static strace user-mode-linux containerd uidmap qemu-system-x86 mmdebstrap e2fsprogs
 
 # The driver is a module of its own, which ./... of this one does not reach.
 conformance: rt

@@ -122,6 +122,26 @@ func TestMemoryLimit(t *testing.T) {
 	}
 }
 
+// The stage and what it does before the program fit into very little memory. The busybox
+// that is the program here needs more of it where a kernel for several CPUs sets pages aside for each.
+func TestLittleMemory(t *testing.T) {
+	t.Parallel()
+	needs(t, "memory")
+	limit := int64(256 << 10)
+	if !v2 {
+		limit = 1 << 20
+	}
+	b := newBox(t, args("echo", "it works"), limits(func(r *specs.LinuxResources) {
+		r.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+	}))
+	if out := b.ok("run", b.id); out != "it works\n" {
+		t.Errorf("printed %q", out)
+	}
+	b.ok("create", b.id)
+	b.ok("start", b.id)
+	b.is("stopped")
+}
+
 // Out of memory is what ended the container: the event comes before the end.
 func TestMemoryLimitEndsInit(t *testing.T) {
 	t.Parallel()
