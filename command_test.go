@@ -423,3 +423,47 @@ func TestLimitsFromFlags(t *testing.T) {
 		}
 	}
 }
+
+// exec --process reads no more than a config.json may have, of a file or a pipe.
+func TestProcessFile(t *testing.T) {
+	root := t.TempDir()
+	large := filepath.Join(root, "large")
+	if err := os.WriteFile(large, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(large, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	endless, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer endless.Close()
+	for _, tt := range []struct {
+		name, file string
+		stdin      io.Reader
+		want       string
+	}{
+		{"missing", root + "/none", nil, `read --process "` + root + `/none": no such file or directory`},
+		{"directory", root, nil, `read --process "` + root + `": neither a regular file nor a pipe`},
+		{"device", "/dev/zero", nil, `read --process "/dev/zero": neither a regular file nor a pipe`},
+		{"large", large, nil, `read --process "` + large + `": more than the accepted 16777216 bytes`},
+		// exec copies from a reader that is no file through a pipe.
+		{"endless pipe", "/dev/stdin", struct{ io.Reader }{endless}, `read --process "/dev/stdin": more than the accepted 16777216 bytes`},
+		{"pipe", "/dev/stdin", struct{ io.Reader }{strings.NewReader(`{"cwd":"/","args":["true"]}`)}, "container does not exist"},
+	} {
+		var stderr bytes.Buffer
+		cmd := rtCommand(t, "--root", root, "exec", "--process", tt.file, "none")
+		cmd.Stdin, cmd.Stderr = tt.stdin, &stderr
+		err := cmd.Run() // its own error may be that the pipe was closed early
+		if cmd.ProcessState == nil {
+			t.Fatal(err)
+		}
+		if code := cmd.ProcessState.ExitCode(); code != 255 || !strings.Contains(strings.ReplaceAll(stderr.String(), `\"`, `"`), tt.want) {
+			t.Errorf("%s: exit %d, %q; expected %q", tt.name, code, stderr.String(), tt.want)
+		}
+		if peak := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss; peak > 128<<10 {
+			t.Errorf("%s: it took %d KiB", tt.name, peak)
+		}
+	}
+}

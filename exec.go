@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 
 	"rt/cli"
 	"rt/libcontainer"
@@ -82,9 +81,9 @@ func execOptions(c *cli.Context) (o libcontainer.ExecOptions, err error) {
 		return o, err
 	}
 	if file := c.String("process"); file != "" {
-		b, err := os.ReadFile(file)
+		b, err := bundle.ReadDocument(file)
 		if err != nil {
-			return o, err
+			return o, fmt.Errorf("read --process %q: %w", file, err)
 		}
 		var warnings []string
 		o.Process, warnings, err = bundle.ParseProcess("process", b)

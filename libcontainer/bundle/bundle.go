@@ -1,7 +1,7 @@
 // Package bundle reads a bundle: config.json in, a validated specification out.
 // All that is wrong with a document is reported at once, each problem with its
 // JSON pointer. What only the host can tell, such as whether a path exists, is
-// not judged here; apart from Load, which reads the file, the package makes no
+// not judged here; apart from Load and ReadDocument, which read files, the package makes no
 // system call.
 package bundle
 
@@ -104,9 +104,36 @@ func read(dirfd int) ([]byte, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, fmt.Errorf("open %s: not a regular file", configName)
 	}
+	data, err := readDocument(fd, st.Size)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", configName, err)
+	}
+	return data, nil
+}
+
+// ReadDocument reads a document that a flag names: a regular file or, for a shell's
+// <(...), a pipe, of as many bytes as a config.json may have.
+func ReadDocument(name string) ([]byte, error) {
+	fd, err := open(unix.AT_FDCWD, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if t := st.Mode & unix.S_IFMT; t != unix.S_IFREG && t != unix.S_IFIFO {
+		return nil, errors.New("neither a regular file nor a pipe")
+	}
+	return readDocument(fd, st.Size)
+}
+
+// readDocument reads all of fd, which was of the given size a moment ago.
+func readDocument(fd int, expected int64) ([]byte, error) {
 	// One byte more than its size, to see the end of the file in one read; it
 	// may grow meanwhile.
-	buf := make([]byte, min(st.Size, maxSize)+1)
+	buf := make([]byte, min(expected, maxSize)+1)
 	size := 0
 	for {
 		n, err := unix.Read(fd, buf[size:])
@@ -114,12 +141,12 @@ func read(dirfd int) ([]byte, error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", configName, err)
+			return nil, err
 		}
 		size += n
 		switch {
 		case size > maxSize:
-			return nil, fmt.Errorf("read %s: more than the accepted %d bytes", configName, maxSize)
+			return nil, fmt.Errorf("more than the accepted %d bytes", maxSize)
 		case n == 0:
 			return buf[:size:size], nil
 		case size == len(buf):
