@@ -16,6 +16,7 @@ import (
 	"rt/libcontainer/cgroup"
 	"rt/libcontainer/plan"
 	"rt/libcontainer/state"
+	"rt/nsenter"
 
 	"golang.org/x/sys/unix"
 )
@@ -194,22 +195,40 @@ func (c *Container) status() (Status, error) {
 		}
 		return m.Frozen()
 	})
-	if err == nil && s == state.StatusRunning && isStage(c.rec.Init.Pid) {
+	if err == nil && s == state.StatusRunning && c.isStage() {
 		// Run writes its record before the stage has done its work.
 		return Creating, nil
 	}
 	return Status(s), err
 }
 
-// isStage says whether the process has not executed the user's program yet.
-func isStage(pid int) bool {
-	exe, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
+// isStage says whether init has not executed the user's program yet: whether its executable
+// still is the very memfd that create or run made. The name of a memfd proves nothing: a
+// program that comes from one called the same would not be paused nor entered.
+func (c *Container) isStage() bool {
+	file := "/proc/" + strconv.Itoa(c.rec.Init.Pid) + "/exe"
+	name, err := os.Readlink(file)
 	if errors.Is(err, fs.ErrPermission) {
 		// The stage shows itself to nobody but root; the program belongs to the container's
-		// user namespace, and so to its owner.
+		// user namespace, and so to its owner. (Not one from a file that even the namespace's
+		// root must not read. Such a container its owner can only kill and delete.)
 		return unix.Geteuid() != 0
 	}
-	return err == nil && strings.HasPrefix(exe, "/memfd:rt-stage")
+	if err != nil || !strings.HasPrefix(name, "/memfd:rt-stage") {
+		return false
+	}
+	// It may be any file. Without synchronisation no server of a file system is asked about it.
+	var st unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, file, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_INO, &st) != nil {
+		return false
+	}
+	image := nsenter.Image{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino}
+	return string(c.rec.Extra[extraStage]) == imageJSON(image)
+}
+
+// imageJSON is a stage's image in Extra.
+func imageJSON(i nsenter.Image) string {
+	return "[" + strconv.FormatUint(i.Dev, 10) + "," + strconv.FormatUint(i.Ino, 10) + "]"
 }
 
 // manager returns the manager of the container's cgroup.

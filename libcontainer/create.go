@@ -422,6 +422,7 @@ func (c *creation) commitCreate() error {
 	if c.rec.Init, err = state.IdentityOf(c.pid); err != nil {
 		return err
 	}
+	c.rec.Extra[extraStage] = jsontext.Value(imageJSON(c.stage.Image))
 	c.rec.Namespaces = namespaceTypes(c.spec)
 	c.rec.OwnPidNS = newNamespace(c.spec, specs.PIDNamespace)
 	c.rec.Phase = state.PhaseCreated

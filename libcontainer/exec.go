@@ -411,7 +411,7 @@ func execCgroup(m cgroup.Manager) plan.CgroupFacts {
 	return f
 }
 
-// What create keeps with the record for exec: its flag --no-new-keyring, the
+// What create keeps with the record, mostly for exec: its flag --no-new-keyring, the
 // home directory that it found for the container's user, what of the config applies
 // to every process (kept*), and so on.
 const (
@@ -420,6 +420,7 @@ const (
 	extraHome         = "home"
 	extraHomeUID      = "home_uid"
 	extraTracer       = "tracer" // present if a process was given CAP_SYS_PTRACE
+	extraStage        = "stage"  // what init executes until it is the user's program
 )
 
 // exposed says whether processes of the container may look at one that enters it:

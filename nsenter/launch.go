@@ -23,6 +23,10 @@ type Launch struct {
 	Preserve []int
 }
 
+// Image is the file that a stage executes, by the numbers of stat(2). Every stage has one
+// of its own. Unlike a memfd's name its numbers cannot be chosen.
+type Image struct{ Dev, Ino uint64 }
+
 // Flags of newer kernels than the floor: memfd_create(2) since Linux 6.3,
 // fcntl(2) F_SEAL_EXEC since 6.3.
 const (
@@ -40,6 +44,10 @@ func Start(l *Launch) (*Stage, error) {
 		return nil, err
 	}
 	defer func() { unix.Close(program) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(program, &st); err != nil {
+		return nil, fmt.Errorf("stat stage: %w", err)
+	}
 	socks, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("create socket to the stage: %w", err)
@@ -82,7 +90,7 @@ func Start(l *Launch) (*Stage, error) {
 		}
 		return nil, fmt.Errorf("execute stage: %w", err)
 	}
-	return &Stage{sock: socks[0], first: pid}, nil
+	return &Stage{sock: socks[0], first: pid, Image: Image{st.Dev, st.Ino}}, nil
 }
 
 // SendPlan sends the plan, before anything else. fault is nil but in tests of a build

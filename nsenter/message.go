@@ -127,6 +127,8 @@ var ErrTimeout = errors.New("the stage did not answer in time")
 
 // Stage is a running stage, seen from the parent.
 type Stage struct {
+	Image Image
+
 	plan     *plan.Plan
 	sock     int
 	first    int // pid of the first process, 0 once reaped

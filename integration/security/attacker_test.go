@@ -24,7 +24,7 @@ func attack(args []string) {
 	commands := map[string]func(args []string) error{
 		"status": attackStatus, "fds": attackFDs, "flip": attackFlip, "grab": attackGrab, "overwrite": attackOverwrite,
 		"tiocsti": attackTTY, "bomb": attackBomb, "cgtree": attackTree, "devices": attackDevices, "unshare": attackUnshare,
-		"cover": attackCover,
+		"cover": attackCover, "pose": attackPose,
 	}
 	f, ok := commands[args[0]]
 	if !ok {
@@ -252,6 +252,22 @@ func attackUnshare([]string) error {
 	fmt.Println("ready")
 	time.Sleep(time.Hour)
 	return nil
+}
+
+// attackPose becomes a program from a memfd that is called as rt's stage is.
+func attackPose([]string) error {
+	data, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return err
+	}
+	fd, err := unix.MemfdCreate("rt-stage", 0)
+	if err != nil {
+		return err
+	}
+	if _, err := unix.Write(fd, data); err != nil {
+		return err
+	}
+	return unix.Exec("/proc/self/fd/"+strconv.Itoa(fd), []string{"sleep", "1000"}, nil)
 }
 
 // attackCover mounts over a directory and takes the mount away again, for ever; with

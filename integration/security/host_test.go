@@ -354,6 +354,27 @@ func TestS32InitMovesToOtherNamespace(t *testing.T) {
 	}
 }
 
+// A program that looks like the stage is a program: such a container is running, and can be
+// paused and entered.
+func TestS32ProgramPosesAsStage(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, args("/attacker", "pose"))
+	b.launch()
+	exe := fmt.Sprintf("/proc/%d/exe", b.state().Pid)
+	eventually(t, func() error {
+		if name, err := os.Readlink(exe); !strings.HasPrefix(name, "/memfd:rt-stage") {
+			return fmt.Errorf("init has not become the memfd's program yet: %q, %v", name, err)
+		}
+		return nil
+	})
+	b.is("running")
+	b.ok("exec", b.id, "true")
+	b.ok("pause", b.id)
+	b.is("paused")
+	b.ok("resume", b.id)
+	b.refused([]string{"is not stopped: running"}, "delete", b.id)
+}
+
 // Nothing survives delete --force.
 func TestS33NothingSurvives(t *testing.T) {
 	t.Parallel()
