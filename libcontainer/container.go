@@ -273,6 +273,11 @@ func (c *Container) Processes() ([]int, error) {
 	if m.Record().Mode == cgroup.None {
 		return c.noCgroup()
 	}
+	m = ownPart(c.root, m)
+	defer m.Close()
+	if m.Record().Mode == cgroup.None {
+		return nil, nil
+	}
 	return m.Pids()
 }
 
@@ -334,12 +339,11 @@ func (c *Container) Signal(sig Signal, all bool) error {
 	// Whether the signal's work is done even if there is no init to send it to.
 	done := all
 	if sig == unix.SIGKILL && !c.rec.OwnPidNS {
-		if status == Stopped {
-			left, err := m.Pids()
-			if err != nil {
+		m = ownPart(c.root, m)
+		if status == Stopped && !all {
+			if alive, err := m.Populated(); err != nil {
 				return err
-			}
-			if len(left) == 0 && !all {
+			} else if !alive {
 				return ErrNotRunning
 			}
 		}

@@ -465,9 +465,13 @@ func (c *creation) rollback() {
 	c.files = nil
 	if c.madeCgroup {
 		deadline := time.Now().Add(removeWait)
-		c.cg.Kill()
-		if err := c.cg.WaitEmpty(deadline); err != nil {
-			c.warn(err.Error())
+		// A cgroup that was there before stays. Nothing could be cloned into it any more if
+		// it were killed in vain (Linux 6.14 to 6.18 at least).
+		if alive, err := c.cg.Populated(); alive || err != nil {
+			c.cg.Kill()
+			if err := c.cg.WaitEmpty(deadline); err != nil {
+				c.warn(err.Error())
+			}
 		}
 		c.cg.Close() // if descriptors have run out
 		if err := c.cg.Undo(deadline); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"rt/libcontainer/cgroup"
@@ -135,6 +136,7 @@ func (c *Container) delete(o *DeleteOptions) error {
 	if err != nil {
 		return err
 	}
+	m = ownPart(c.root, m)
 	defer m.Close()
 	if err := killAll(c.rec, m); err != nil {
 		return err
@@ -255,26 +257,55 @@ func (c *Container) deleteRemains(o *DeleteOptions) error {
 	return c.dir.Remove()
 }
 
+// ownPart is what of a container's recorded cgroup is still the container's, by the marks: when
+// it was left empty, or removed, another container may have been given its
+// path. What has no mark is the container's, for not everybody can set marks.
+func ownPart(root *state.Root, m cgroup.Manager) cgroup.Manager {
+	rec := m.Record()
+	return m.Part(func(mark cgroup.Mark) bool {
+		switch {
+		case mark.ID == "" || mark.ID == rec.ID:
+			return true
+		case mark.Trusted:
+			return false
+		}
+		// The container may have written this one itself, to be spared: it counts only
+		// if there is such a container, with that cgroup.
+		d, err := root.Open(mark.ID)
+		if err != nil {
+			return true
+		}
+		defer d.Close()
+		in, err := d.LoadIntent()
+		if err != nil {
+			return true
+		}
+		other, err := cgroup.ParseRecord(in.Cgroup)
+		return err != nil || !slices.Equal(other.Dirs, rec.Dirs)
+	})
+}
+
 // removeRemains removes the cgroup of a container that has no record. The
 // creator may have died before it made one, so what carries no mark of ours may
 // be somebody else's: then nobody in it is killed. But the creator may also have died
 // before it could set the mark; so one that is empty goes, as it would after a
 // create that had used it.
 func (c *Container) removeRemains(m cgroup.Manager) error {
-	switch m.Owner() {
-	case c.ID():
-		if err := m.Kill(); err != nil {
-			return err
-		}
-		if err := m.WaitEmpty(time.Now().Add(killWait)); err != nil {
-			return err
-		}
-	case "":
-		if busy, err := m.Populated(); busy || err != nil {
-			return err
-		}
-	default:
-		return nil
+	own := m.Part(func(m cgroup.Mark) bool { return m.ID == c.ID() })
+	defer own.Close()
+	if err := own.Kill(); err != nil {
+		return err
 	}
-	return m.Remove(time.Now().Add(removeWait))
+	if err := own.WaitEmpty(time.Now().Add(killWait)); err != nil {
+		return err
+	}
+	if err := own.Remove(time.Now().Add(removeWait)); err != nil {
+		return err
+	}
+	rest := m.Part(func(m cgroup.Mark) bool { return m.ID == "" })
+	defer rest.Close()
+	if busy, err := rest.Populated(); busy || err != nil {
+		return err
+	}
+	return rest.Remove(time.Now().Add(removeWait))
 }

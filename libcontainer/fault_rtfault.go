@@ -5,12 +5,15 @@ package libcontainer
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"rt/libcontainer/plan"
+
+	"golang.org/x/sys/unix"
 )
 
 // faultPoints lists the parent's fault points. RT_FAULT=POINT:ACTION makes rt
@@ -53,7 +56,10 @@ func fault(point string) {
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	case "stop":
-		syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		// To this thread: a signal to the process may stop it a moment later.
+		runtime.LockOSThread()
+		unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
+		runtime.UnlockOSThread()
 	case "sleep":
 		n, _ := strconv.Atoi(arg)
 		time.Sleep(time.Duration(n) * time.Second)

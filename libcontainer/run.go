@@ -114,19 +114,26 @@ func (c *creation) destroy() error {
 		return err
 	}
 	deadline := time.Now().Add(removeWait)
-	alive, err := c.cg.Populated()
+	cg := c.cg
+	alive, err := cg.Populated()
+	if err == nil && alive {
+		// By what the program has left behind, or by a container that has the cgroup now.
+		cg = ownPart(c.root, cg)
+		defer cg.Close()
+		alive, err = cg.Populated()
+	}
 	if err != nil {
 		return err
 	}
 	if alive {
-		if err := c.cg.Kill(); err != nil {
+		if err := cg.Kill(); err != nil {
 			return err
 		}
-		if err := c.cg.WaitEmpty(deadline); err != nil {
+		if err := cg.WaitEmpty(deadline); err != nil {
 			return err
 		}
 	}
-	if err := c.cg.Remove(deadline); err != nil {
+	if err := cg.Remove(deadline); err != nil {
 		return err
 	}
 	fault("run.cgroup")

@@ -28,6 +28,8 @@ type box struct {
 	id   string
 	dir  string // the bundle, and where commands run
 	root string // the state root
+	// cgroup is the name of the container's cgroup, if that is not its id.
+	cgroup string
 }
 
 var boxes atomic.Int32
@@ -96,7 +98,7 @@ func (b *box) clean() {
 func (b *box) leak() error { return b.traces().Find() }
 
 func (b *box) traces() *leak.Container {
-	return &leak.Container{ID: b.id, Top: top, Cgroups: mounts, Dir: b.dir, State: filepath.Join(b.root, b.id)}
+	return &leak.Container{ID: b.cgroupName(), Top: top, Cgroups: mounts, Dir: b.dir, State: filepath.Join(b.root, b.id)}
 }
 
 // processes describes the processes of the container.

@@ -1,12 +1,16 @@
 package fault
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,9 +19,16 @@ import (
 func (b *box) directories() []string {
 	var list []string
 	for _, m := range mounts {
-		list = append(list, filepath.Join(m, top, b.id))
+		list = append(list, filepath.Join(m, top, b.cgroupName()))
 	}
 	return list
+}
+
+func (b *box) cgroupName() string {
+	if b.cgroup != "" {
+		return b.cgroup
+	}
+	return b.id
 }
 
 // premade makes the container's cgroup before the container.
@@ -166,17 +177,25 @@ func TestF24EmptyCgroup(t *testing.T) {
 	}
 }
 
-// A create that fails leaves a cgroup that was there before.
+// A create that fails leaves a cgroup that was there before, as good as it was: since
+// Linux 6.14 nothing can be cloned into one whose cgroup.kill was written once.
 func TestF24FailedCreateKeepsCgroup(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, spec{args: []string{"no-such-program"}})
 	dirs := b.premade()
 	b.refused([]string{"executable file not found"}, "create", b.id)
+	b.refused([]string{"executable file not found"}, "run", b.id)
 	for _, d := range dirs {
-		if err := os.Remove(d); err != nil {
-			t.Error(err)
+		for _, name := range []string{"trusted.rt.id", "trusted.rt.guest"} {
+			if _, err := unix.Getxattr(d, name, nil); err != unix.ENODATA {
+				t.Errorf("%s of %s: %v, expected none", name, d, err)
+			}
 		}
 	}
+	b.write(sleeper)
+	b.start()
+	b.ok("delete", "--force", b.id)
+	b.clean()
 }
 
 // The cgroup vanishes under a container whose init was moved away.
@@ -200,6 +219,139 @@ func TestF23CgroupRemoved(t *testing.T) {
 			b.ok("delete", "--force", b.id)
 			for _, d := range elsewhere.directories() {
 				b.must(eventually(limit, func() error { return os.Remove(d) }))
+			}
+		})
+	}
+}
+
+// another makes a box for a container of another id that uses b's cgroup.
+func (b *box) another() *box {
+	b.t.Helper()
+	o := newBox(b.t, spec{args: []string{"sleep", "1000"}, edit: func(config object) {
+		config["linux"].(object)["cgroupsPath"] = "/" + top + "/" + b.id
+	}})
+	o.cgroup = b.id
+	return o
+}
+
+// A container that has stopped has lost its cgroup to a newer one that was given the
+// same path: it is deleted without it.
+func TestF24CgroupTakenByNewerContainer(t *testing.T) {
+	for _, was := range []string{"made", "found", "removed"} {
+		for _, command := range []string{"delete", "delete --force", "run"} {
+			t.Run(was+" "+command, func(t *testing.T) {
+				t.Parallel()
+				b := newBox(t, spec{args: []string{"sh", "-c", "while [ ! -e /tmp/stop ]; do sleep 0.02; done"}, edit: ownPids})
+				if was == "found" {
+					b.premade()
+				}
+				var run *process
+				if command == "run" {
+					run = b.begin("run.exit:stop", "run", b.id)
+					b.running()
+				} else {
+					b.ok("run", "--detach", b.id)
+				}
+				pid := b.state().Pid
+				b.must(syscall.Kill(pid, syscall.SIGKILL))
+				if run != nil {
+					stopped(t, run)
+				}
+				b.is("stopped")
+				if was == "removed" {
+					for _, d := range b.directories() {
+						b.must(eventually(limit, func() error { return os.Remove(d) }))
+					}
+				}
+				o := b.another()
+				// The dead may be on their way out.
+				b.must(eventually(limit, func() error {
+					if r := o.rt("create", o.id); r.code != 0 {
+						if !strings.Contains(r.out, "container's cgroup is not empty") {
+							t.Fatal(r)
+						}
+						return fmt.Errorf("%v", r)
+					}
+					return nil
+				}))
+				o.ok("start", o.id)
+				heir := o.state().Pid
+				if r := b.rt("ps", b.id); r.code != 0 || strings.Contains(r.out, strconv.Itoa(heir)) {
+					t.Errorf("%v; expected none of the newer container's processes", r)
+				}
+				b.refused([]string{"not running"}, "kill", b.id, "KILL")
+				if run != nil {
+					run.signal(syscall.SIGCONT)
+					if r := run.end(t); r.code != 128+int(syscall.SIGKILL) || r.took > 8*time.Second {
+						t.Error(r)
+					}
+				} else {
+					b.ok(append(strings.Fields(command), b.id)...)
+				}
+				if _, err := os.Stat(filepath.Join(b.root, b.id)); err == nil {
+					t.Error("the state directory is still there")
+				}
+				o.is("running")
+				if s := o.state(); s.Pid != heir {
+					t.Errorf("the newer container's process is %d, was %d", s.Pid, heir)
+				}
+				o.ok("exec", o.id, "true") // in a cgroup that is still there
+				o.ok("delete", "--force", o.id)
+			})
+		}
+	}
+}
+
+// ownPids leaves a container without a pid namespace of its own, so that what it leaves is
+// looked for in its cgroup.
+func ownPids(config object) {
+	l := config["linux"].(object)
+	l["namespaces"] = slices.DeleteFunc(l["namespaces"].([]object), func(n object) bool { return n["type"] == "pid" })
+}
+
+// stopped waits until a fault point has stopped the command.
+func stopped(t *testing.T, p *process) {
+	t.Helper()
+	if err := eventually(limit, func() error {
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		if !strings.HasPrefix(rest, "T") {
+			return fmt.Errorf("%v has not stopped: %.20q", p.cmd.Args[1:], rest)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What an incomplete create has marked as its own is removed, and nobody in what
+// another container has marked; whichever of the hierarchies comes first.
+func TestF24MarksOfIncompleteCreate(t *testing.T) {
+	for first, own := range map[string]bool{"own first": true, "another's first": false} {
+		t.Run(first, func(t *testing.T) {
+			if len(mounts) < 2 {
+				t.Skip("there is one hierarchy only")
+			}
+			t.Parallel()
+			b := newBox(t, sleeper)
+			b.fault("create.claim:kill", "create", b.id).killed(t)
+			var ours, theirs []string
+			for i, d := range b.premade() {
+				id := "another"
+				if (i < len(mounts)/2) == own {
+					id = b.id
+					ours = append(ours, d)
+				} else {
+					theirs = append(theirs, d)
+				}
+				b.must(unix.Setxattr(d, "trusted.rt.id", []byte(id), 0))
+			}
+			b.stranger(theirs)
+			b.ok("delete", "--force", b.id)
+			for _, d := range ours {
+				if _, err := os.Stat(d); err == nil {
+					t.Errorf("%s is left", d)
+				}
 			}
 		})
 	}

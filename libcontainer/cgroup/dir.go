@@ -17,14 +17,16 @@ type dir struct {
 	id   string
 	fd   int  // the directory, O_RDONLY; -1 while it is not open
 	made int  // how many of the last components of Path create made
+	used bool // create found it, and marked it as used
 	fake bool // in tests: Mount is not a cgroup file system
 }
 
-// xattr marks a directory that rt made; its value is the container's id. Only
-// a privileged process can set the first, so a container cannot forge it.
-const (
-	xattrTrusted = "trusted.rt.id"
-	xattrUser    = "user.rt.id"
+// Extended attributes mark a directory with the id of the container that uses it: one that
+// rt made, and one that it found, which it does not make anew. Only a privileged
+// process can set those in the first row, so a container cannot forge them.
+var (
+	xattrMade = [...]string{"trusted.rt.id", "user.rt.id"}
+	xattrUsed = [...]string{"trusted.rt.guest", "user.rt.guest"}
 )
 
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
@@ -199,7 +201,7 @@ func (d *dir) createAt(root int) error {
 	if err == nil {
 		err = d.openAt(root)
 	}
-	if err == nil && d.made == 0 && d.owner() != "" {
+	if err == nil && d.made == 0 && d.readMark(xattrMade) != (Mark{}) {
 		err = d.renew(root)
 	}
 	if err != nil {
@@ -278,6 +280,7 @@ func undo(deadline time.Time, dirs ...*dir) error {
 	var errs []error
 	for _, d := range dirs {
 		if d.made == 0 {
+			d.unuse()
 			continue
 		}
 		if err := d.remove(deadline); err != nil {
@@ -305,25 +308,66 @@ func (d *dir) openParent(root int) (fd int, name string, err error) {
 	return fd, name, nil
 }
 
-// mark sets the xattr. It only helps to recognise what a crash left behind, and not
+// mark says that the container uses the directory, which rt made. It only helps to recognise
+// what a crash left behind and what is another container's by now, and not
 // every kernel, mount or user may set it: so its result does not matter.
-func (d *dir) mark() {
-	if unix.Fsetxattr(d.fd, xattrTrusted, []byte(d.id), 0) != nil {
-		_ = unix.Fsetxattr(d.fd, xattrUser, []byte(d.id), 0)
+func (d *dir) mark() { d.setMark(xattrMade) }
+
+// use is mark for a directory that was there before: one that is not rt's, or that an earlier rt
+// made and renew could not remove.
+func (d *dir) use() {
+	if d.readMark(xattrMade) != (Mark{}) {
+		d.mark()
+		return
+	}
+	d.setMark(xattrUsed)
+	d.used = true
+}
+
+func (d *dir) setMark(names [2]string) {
+	for _, name := range names {
+		if unix.Fsetxattr(d.fd, name, []byte(d.id), 0) == nil {
+			return
+		}
 	}
 }
 
-func (d *dir) owner() string {
+// unuse is the reverse of use.
+func (d *dir) unuse() {
+	if !d.used || d.open() != nil {
+		return
+	}
+	for _, name := range xattrUsed {
+		_ = unix.Fremovexattr(d.fd, name) // it may never have been set
+	}
+	d.used = false
+}
+
+// Mark says whose a directory is.
+type Mark struct {
+	ID string // of the container; "" if there is no mark
+	// Trusted says that a privileged process has set it, and no container can have.
+	Trusted bool
+}
+
+// owner reads the mark of the directory as it is now.
+func (d *dir) owner() Mark {
+	d.close() // a descriptor of a directory that is gone would still tell
+	if m := d.readMark(xattrMade); m != (Mark{}) {
+		return m
+	}
+	return d.readMark(xattrUsed)
+}
+
+func (d *dir) readMark(names [2]string) Mark {
 	if d.open() != nil {
-		return ""
+		return Mark{}
 	}
-	var b [1024]byte
-	n, err := unix.Fgetxattr(d.fd, xattrTrusted, b[:])
-	if err != nil && unix.Geteuid() != 0 {
-		n, err = unix.Fgetxattr(d.fd, xattrUser, b[:])
+	for i, name := range names {
+		var b [1024]byte
+		if n, err := unix.Fgetxattr(d.fd, name, b[:]); err == nil && n > 0 {
+			return Mark{string(b[:n]), i == 0}
+		}
 	}
-	if err != nil || n <= 0 {
-		return ""
-	}
-	return string(b[:n])
+	return Mark{}
 }

@@ -200,6 +200,15 @@ func dirsOf(m Manager) []string {
 	return out
 }
 
+// owners are the marks of the directories of m.
+func owners(m Manager) (list []Mark) {
+	m.Part(func(mark Mark) bool {
+		list = append(list, mark)
+		return true
+	})
+	return list
+}
+
 func TestLiveCreate(t *testing.T) {
 	m := live(t, "a/b")
 	create(t, m)
@@ -213,8 +222,10 @@ func TestLiveCreate(t *testing.T) {
 	if len(m.Paths()) < len(rec.Dirs) {
 		t.Errorf("%d paths for %d directories", len(m.Paths()), len(rec.Dirs))
 	}
-	if id := m.Owner(); id != "test-id" {
-		t.Errorf("owner %q", id)
+	for _, got := range owners(m) {
+		if got.ID != "test-id" {
+			t.Errorf("owner %+v", got)
+		}
 	}
 	b, err := json.Marshal(rec)
 	if err != nil {
@@ -295,11 +306,18 @@ func TestLiveF24Refuse(t *testing.T) {
 			}
 		}
 		create(t, m)
-		if id := m.Owner(); id != "" {
-			t.Errorf("owner %q of a directory that rt did not make", id)
+		for _, got := range owners(m) {
+			if got.ID != "test-id" {
+				t.Errorf("owner %+v", got)
+			}
 		}
 		if err := m.Undo(time.Time{}); err != nil {
 			t.Fatal(err)
+		}
+		for _, got := range owners(m) {
+			if got != (Mark{}) {
+				t.Errorf("owner %+v after Undo", got)
+			}
 		}
 		if n := len(dirsOf(m)); n != len(m.Record().Dirs) {
 			t.Errorf("%d directories left, Undo removed what it did not make", n)
@@ -449,8 +467,8 @@ func TestLiveF23Gone(t *testing.T) {
 		busy, err2 := m.Populated()
 		ice, err3 := m.Frozen()
 		oom, err4 := m.OOMKills()
-		if len(pids) > 0 || busy || ice || oom > 0 || m.Owner() != "" {
-			t.Errorf("pids %v, populated %v, frozen %v, oom %d, owner %q", pids, busy, ice, oom, m.Owner())
+		if len(pids) > 0 || busy || ice || oom > 0 || owners(m)[0] != (Mark{}) {
+			t.Errorf("pids %v, populated %v, frozen %v, oom %d, owners %v", pids, busy, ice, oom, owners(m))
 		}
 		now := time.Now()
 		if err := errors.Join(err, err2, err3, err4, m.Kill(), m.WaitEmpty(now), m.Remove(now)); err != nil {

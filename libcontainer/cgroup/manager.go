@@ -78,7 +78,7 @@ type Manager interface {
 	WaitEmpty(deadline time.Time) error
 	// Remove removes the cgroup and all below it. While processes exit it
 	// waits, until deadline, and then fails with EBUSY, naming them. It does
-	// not check whose cgroup it is; Owner tells.
+	// not check whose cgroup it is: that is what Part is for.
 	Remove(deadline time.Time) error
 
 	// OOMKills returns how often the kernel killed a process of the cgroup for
@@ -89,9 +89,12 @@ type Manager interface {
 	// WatchOOM watches for processes that get no more memory; nil without a memory
 	// controller. The watch is the caller's to close.
 	WatchOOM() (*OOMWatch, error)
-	// Owner returns the id of the container for which rt made the cgroup; "" if
-	// rt did not make it, or it is gone, or extended attributes are not permitted.
-	Owner() string
+	// Part returns the Manager of those directories that keep wants, of mode None if it
+	// wants none. It asks it with the mark of each; that of one which has none, is
+	// gone, or is of a kernel, mount or user that cannot have marks is empty. The
+	// descriptors that it checked are those that the part works with: what takes the
+	// place of a directory afterwards is not touched.
+	Part(keep func(Mark) bool) Manager
 
 	// Close closes the descriptors that the Manager holds. It can be used
 	// again after that.

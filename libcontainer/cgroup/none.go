@@ -42,7 +42,7 @@ func (m *absent) Kill() error                                { return nil }
 func (m *absent) WaitEmpty(time.Time) error                  { return nil }
 func (m *absent) Remove(time.Time) error                     { return nil }
 func (m *absent) OOMKills() (uint64, error)                  { return 0, nil }
-func (m *absent) Owner() string                              { return "" }
+func (m *absent) Part(func(Mark) bool) Manager               { return m }
 func (m *absent) Close()                                     {}
 
 // Stats and WatchOOM have nothing to look at.

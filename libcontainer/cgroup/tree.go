@@ -297,6 +297,10 @@ func (d *dir) remove(deadline time.Time) error {
 	}
 	defer unix.Close(parent)
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
+		if d.replaced(parent, name) {
+			d.close()
+			return nil
+		}
 		err := removeTree(parent, name)
 		if err == nil || gone(err) {
 			d.close()
@@ -311,6 +315,17 @@ func (d *dir) remove(deadline time.Time) error {
 		}
 		d.pause(min(left, pause))
 	}
+}
+
+// replaced says whether the directory that is open has been removed, and another one is
+// there by its name: that is somebody else's.
+func (d *dir) replaced(parent int, name string) bool {
+	if d.fd < 0 {
+		return false
+	}
+	var ours, there unix.Stat_t
+	return unix.Fstat(d.fd, &ours) == nil && unix.Fstatat(parent, name, &there, unix.AT_SYMLINK_NOFOLLOW) == nil &&
+		(ours.Ino != there.Ino || ours.Dev != there.Dev)
 }
 
 // How long to sleep between two looks at something that tells no events.

@@ -65,14 +65,27 @@ func (m *v1) Close() {
 	}
 }
 
-func (m *v1) Owner() string {
-	m.Close() // a descriptor of a directory that is gone would still tell
+// Part: the hierarchies may differ in whose the directories are, when some were removed
+// behind rt's back or a create was killed in the middle.
+func (m *v1) Part(keep func(Mark) bool) Manager {
+	part := &v1{rec: m.rec}
+	part.rec.Dirs = nil
 	for _, d := range m.all() {
-		if id := d.owner(); id != "" {
-			return id
+		if !keep(d.owner()) {
+			d.close()
+			continue
+		}
+		part.rec.Dirs = append(part.rec.Dirs, d.Dir)
+		if d == m.unified {
+			part.unified = d
+		} else {
+			part.dirs = append(part.dirs, d)
 		}
 	}
-	return ""
+	if len(part.rec.Dirs) == 0 {
+		return NewNone(m.rec.ID)
+	}
+	return part
 }
 
 func (m *v1) Create() error {
@@ -95,6 +108,11 @@ func (m *v1) Create() error {
 	if err != nil {
 		m.Close()
 		return errors.Join(err, undo(time.Time{}, m.all()...))
+	}
+	for _, d := range m.all() {
+		if d.made == 0 {
+			d.use()
+		}
 	}
 	return nil
 }
@@ -497,7 +515,7 @@ func (m *v1) Kill() error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("kill cgroup %q: new processes %v appear faster than they are killed: %w", m.dirs[0].Host(), left, os.ErrDeadlineExceeded)
+			return fmt.Errorf("kill cgroup %q: new processes %v appear faster than they are killed: %w", m.all()[0].Host(), left, os.ErrDeadlineExceeded)
 		}
 	}
 }

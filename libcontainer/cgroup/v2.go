@@ -26,9 +26,12 @@ func (m *v2) Record() Record           { return m.rec }
 func (m *v2) Paths() map[string]string { return map[string]string{"": m.dir.Host()} }
 func (m *v2) Close()                   { m.dir.close() }
 
-func (m *v2) Owner() string {
-	m.Close() // a descriptor of a directory that is gone would still tell
-	return m.dir.owner()
+func (m *v2) Part(keep func(Mark) bool) Manager {
+	if !keep(m.dir.owner()) {
+		m.Close()
+		return NewNone(m.rec.ID)
+	}
+	return m
 }
 
 func (m *v2) Create() error {
@@ -52,7 +55,8 @@ func (m *v2) Create() error {
 }
 
 // usable refuses what nothing may be started in, and turns a directory below a threaded
-// cgroup into a threaded one, as only such can have processes there.
+// cgroup into a threaded one, as only such can have processes there. One that was
+// there before it marks as used.
 func (m *v2) usable() error {
 	if err := refuseBusy(m.dir); err != nil {
 		return err
@@ -64,6 +68,9 @@ func (m *v2) usable() error {
 		if err := m.dir.write("cgroup.type", "threaded"); err != nil {
 			return fmt.Errorf("make cgroup %q threaded, as those above it are: %w", m.dir.Host(), err)
 		}
+	}
+	if m.dir.made == 0 {
+		m.dir.use()
 	}
 	return nil
 }

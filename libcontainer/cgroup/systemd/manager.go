@@ -263,6 +263,22 @@ func (m *Manager) disconnect() {
 	}
 }
 
+// Part is that of the files. The unit belongs to it unless some of them are another
+// container's by now: then the unit of that name is too.
+func (m *Manager) Part(keep func(cgroup.Mark) bool) cgroup.Manager {
+	foreign := false
+	files := m.Manager.Part(func(mark cgroup.Mark) bool {
+		foreign = foreign || mark.ID != "" && mark.ID != m.rec.ID
+		return keep(mark)
+	})
+	if foreign || files.Record().Mode == cgroup.None {
+		return files
+	}
+	part := *m
+	part.Manager = files
+	return &part
+}
+
 // Close ends the connection, and closes what the files took.
 func (m *Manager) Close() {
 	m.disconnect()
