@@ -105,7 +105,7 @@ func TestExitCodes(t *testing.T) {
 		{"--root R ps none", 1, "", "container does not exist"},
 		{"--root R ps -f xml none", 1, "", "invalid format option"},
 		{"--root R update none", 1, "", "container does not exist"},
-		{"--root R update --l3-cache-schema x none", 1, "", "use --l3-cache-schema: Intel RDT is not built"},
+		{"--root R update --l3-cache-schema L3:0=f none", 1, "", "container does not exist"},
 		{"update --nosuch c", 1, "NAME:\n   rt update", "Incorrect Usage: flag provided but not defined: -nosuch\n"},
 		{"--root R kill none", 1, "", "container does not exist"},
 		{"--root R kill none FOO", 1, "", `unknown signal \"FOO\"`},

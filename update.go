@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/docker/go-units"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -27,17 +28,12 @@ func updateCommand() *cli.Command {
 		Usage:     "change the limits of a container",
 		ArgsUsage: "ID",
 		Flags: append(flags,
-			&cli.StringFlag{Name: "l3-cache-schema", Usage: "`SCHEMA` of Intel RDT/CAT"},
-			&cli.StringFlag{Name: "mem-bw-schema", Usage: "`SCHEMA` of Intel RDT/MBA"},
+			&cli.StringFlag{Name: "l3-cache-schema", Usage: "`SCHEMA` of the L3 cache for the container's class of service (Intel RDT/CAT), such as L3:0=f0"},
+			&cli.StringFlag{Name: "mem-bw-schema", Usage: "`SCHEMA` of memory bandwidth for the container's class of service (Intel RDT/MBA), such as MB:0=50"},
 		),
 		Action: func(c *cli.Context) error {
 			if err := checkArgs(c, 1, 1); err != nil {
 				return err
-			}
-			for _, name := range []string{"l3-cache-schema", "mem-bw-schema"} {
-				if c.String(name) != "" {
-					return fmt.Errorf("use --%s: Intel RDT is not built into this version of rt", name)
-				}
 			}
 			container, err := load(c)
 			if err != nil {
@@ -48,6 +44,9 @@ func updateCommand() *cli.Command {
 				err = limitsFromFile(c, &o)
 			} else {
 				err = limitsFromFlags(c, &o)
+			}
+			if err == nil {
+				err = schemataFromFlags(c, &o)
 			}
 			if err != nil {
 				return err
@@ -148,6 +147,22 @@ func limitsFromFlags(c *cli.Context, o *libcontainer.UpdateOptions) error {
 	if problems, ok := errors.AsType[bundle.Problems](err); ok {
 		for i := range problems {
 			problems[i].Pointer = o.Origin(problems[i].Pointer)
+		}
+	}
+	return err
+}
+
+// schemataFlags are the flags for members of linux.intelRdt.
+var schemataFlags = map[string]string{"l3CacheSchema": "--l3-cache-schema", "memBwSchema": "--mem-bw-schema"}
+
+// schemataFromFlags reads the flags that apply beside --resources too.
+func schemataFromFlags(c *cli.Context, o *libcontainer.UpdateOptions) error {
+	o.IntelRdt = &specs.LinuxIntelRdt{L3CacheSchema: c.String("l3-cache-schema"), MemBwSchema: c.String("mem-bw-schema")}
+	o.IntelRdtOrigin = func(member string) string { return schemataFlags[member] }
+	err := bundle.ValidateSchemata("update", o.IntelRdt)
+	if problems, ok := errors.AsType[bundle.Problems](err); ok {
+		for i := range problems {
+			problems[i].Pointer = schemataFlags[strings.TrimPrefix(problems[i].Pointer, "/")]
 		}
 	}
 	return err

@@ -159,7 +159,25 @@ func TestUpdateInput(t *testing.T) {
 	b.refused([]string{"read --resources", "no such file"}, "update", "-r", "nosuch", b.id)
 	b.refused([]string{"invalid value for memory: invalid suffix: 'x'"}, "update", "--memory", "5x", b.id)
 	b.refused([]string{"update: --cpu-period: 5: out of range"}, "update", "--cpu-period", "5", b.id)
-	b.refused([]string{"--l3-cache-schema"}, "update", "--l3-cache-schema", "x", b.id)
+	// A container without linux.intelRdt is in no group, whatever the machine has.
+	none := "the container has no resctrl group: it was created without linux.intelRdt"
+	b.refused([]string{"set schema (--l3-cache-schema): " + none}, "update", "--l3-cache-schema", "L3:0=f", b.id)
+	b.refused([]string{"set schema (--mem-bw-schema): " + none}, "update", "--mem-bw-schema", "MB:0=20", b.id)
+	b.refused([]string{`update: --mem-bw-schema: "L3:0=f": not a schema of memory bandwidth; accepted: one that begins with "MB:"`}, "update", "--mem-bw-schema", "L3:0=f", b.id)
+	b.refused([]string{`update: --l3-cache-schema: "L3:0=f\nMB:0=1": must not contain a newline`}, "update", "--l3-cache-schema", "L3:0=f\nMB:0=1", b.id)
+	// They apply beside a document too, and then all of it is refused.
+	doc := `{"pids":{"limit":123}}`
+	if v2 {
+		doc = `{"unified":{"cgroup.max.depth":"123"}}`
+	}
+	b.feed(doc, "update", "-r", "-", "--mem-bw-schema", "MB:0=20", b.id).refused(1, "set schema (--mem-bw-schema): "+none)
+	for _, m := range cgroup {
+		for _, f := range []string{"pids.max", "cgroup.max.depth"} {
+			if text, err := os.ReadFile(filepath.Join(m, top, b.id, f)); err == nil && string(text) == "123\n" {
+				t.Errorf("a refused update changed %s", f)
+			}
+		}
+	}
 	for _, text := range []string{`{}`, `{"devices":[{"allow":true,"access":"rwm"}]}`} {
 		if r := b.feed(text, "update", "-r", "-", b.id); r.code != 0 || r.err != "" {
 			t.Error(r)

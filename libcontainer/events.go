@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rt/libcontainer/cgroup"
+	"rt/libcontainer/intelrdt"
 	"rt/libcontainer/state"
 
 	"golang.org/x/sys/unix"
@@ -13,19 +14,45 @@ import (
 
 // Event is something that happened to a container, or what it uses.
 type Event struct {
-	Type string        `json:"type"` // "stats" or "oom"
-	ID   string        `json:"id"`
-	Data *cgroup.Stats `json:"data,omitempty"` // of "stats"
+	Type string `json:"type"` // "stats" or "oom"
+	ID   string `json:"id"`
+	Data *Stats `json:"data,omitempty"` // of "stats"
+}
+
+// Stats is what a container uses, in the form in which `runc events` prints it.
+type Stats struct {
+	*cgroup.Stats
+	IntelRDT intelrdt.Stats `json:"intel_rdt"`
+	// rt makes no interfaces; the name is there for readers that expect it.
+	Network []struct{} `json:"network_interfaces"`
 }
 
 // Stats returns what the container uses. It takes no lock.
-func (c *Container) Stats() (*cgroup.Stats, error) {
+func (c *Container) Stats() (*Stats, error) {
 	m, err := c.living()
 	if err != nil {
 		return nil, err
 	}
 	defer m.Close()
-	return m.Stats()
+	return c.stats(m)
+}
+
+func (c *Container) stats(m cgroup.Manager) (*Stats, error) {
+	usage, err := m.Stats()
+	if err != nil {
+		return nil, err
+	}
+	s := &Stats{Stats: usage}
+	group, err := recordedRdt(c.rec.Extra)
+	if err != nil || group.Clos == "" {
+		return s, err
+	}
+	rdt, err := group.Stats()
+	if err != nil {
+		return nil, fmt.Errorf("read statistics of resctrl group: %w", err)
+	}
+	s.IntelRDT = *rdt
+	return s, nil
 }
 
 // living is the manager of a container that has not ended.
@@ -100,7 +127,7 @@ func (c *Container) Events(interval time.Duration, emit func(Event) error) error
 		if now := time.Now(); next.Before(now) { // it was stopped meanwhile
 			next = now.Add(interval)
 		}
-		s, err := m.Stats()
+		s, err := c.stats(m)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
 			continue // the container is on its way out
 		}

@@ -27,7 +27,7 @@ var faultPoints = []string{
 	"run.exit", "run.cgroup", "run.state",
 	"start.gate", "start.result", "start.poststart",
 	"exec.launch", "exec.pidfile",
-	"update.limits",
+	"update.schemata", "update.limits", "update.record",
 	"delete.mark", "delete.kill", "delete.cgroup", "delete.poststop", "delete.state",
 }
 

@@ -17,6 +17,11 @@ type UpdateOptions struct {
 	// must be valid, see bundle.ValidateResources. Devices are passed over: an
 	// update never touches the device policy.
 	Resources *specs.LinuxResources
+	// IntelRdt holds new schemata for the container's class of service, in L3CacheSchema and
+	// MemBwSchema; nil and "" change nothing. It must be valid, see bundle.ValidateSchemata.
+	IntelRdt *specs.LinuxIntelRdt
+	// IntelRdtOrigin says what messages call a member of IntelRdt, given by its name.
+	IntelRdtOrigin func(member string) string
 	// Origin says what messages call a member of Resources, given by its JSON
 	// pointer; nil is its place in config.json.
 	Origin func(pointer string) string
@@ -59,11 +64,37 @@ func (c *Container) Update(o UpdateOptions) error {
 	if err != nil {
 		return err
 	}
+	undo, err := c.updateRdt(&o)
+	if err != nil {
+		return err
+	}
+	fault("update.schemata")
 	if err := m.Update(o.Resources, o.Origin); err != nil {
+		if e := undo(); e != nil {
+			err = fmt.Errorf("%w; %w", err, e)
+		}
 		return err
 	}
 	fault("update.limits")
-	return c.recordLimits(o.Resources)
+	err = c.recordLimits(o.Resources)
+	fault("update.record")
+	return err
+}
+
+// updateRdt writes new schemata and returns what undoes that.
+func (c *Container) updateRdt(o *UpdateOptions) (undo func() error, err error) {
+	if r := o.IntelRdt; r == nil || r.L3CacheSchema == "" && r.MemBwSchema == "" {
+		return func() error { return nil }, nil
+	}
+	group, err := recordedRdt(c.rec.Extra)
+	if err != nil {
+		return nil, err
+	}
+	origin := o.IntelRdtOrigin
+	if origin == nil {
+		origin = func(member string) string { return "config.json /linux/intelRdt/" + member }
+	}
+	return group.Update(o.IntelRdt, origin)
 }
 
 // recordLimits adds what an update has set to what earlier ones have.

@@ -196,6 +196,15 @@ func ValidateResources(name string, r *specs.LinuxResources) (warnings []string,
 	return c.result()
 }
 
+// ValidateSchemata checks the schemata of r, a request to change limits that messages
+// call name. The problems have pointers such as "/l3CacheSchema".
+func ValidateSchemata(name string, r *specs.LinuxIntelRdt) error {
+	c := checker{file: name, update: true}
+	c.schemata("", r)
+	_, err := c.result()
+	return err
+}
+
 // finish validates what was decoded. A member that could not be decoded has
 // its zero value, so what validation says of it, of what is below it and, at
 // the top, of all is left out.

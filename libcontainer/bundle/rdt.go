@@ -21,6 +21,10 @@ func (c *checker) intelRdt(r *specs.LinuxIntelRdt) {
 	default:
 		c.schema(pointer+"/closID", id, "")
 	}
+	c.schemata(pointer, r)
+}
+
+func (c *checker) schemata(pointer string, r *specs.LinuxIntelRdt) {
 	c.schema(pointer+"/l3CacheSchema", r.L3CacheSchema, "")
 	c.schema(pointer+"/memBwSchema", r.MemBwSchema, "MB:")
 	for i, s := range r.Schemata {

@@ -20,9 +20,6 @@ type Stats struct {
 	Pids    PidsStats         `json:"pids"`
 	BlockIO BlockIOStats      `json:"blkio"`
 	Hugetlb map[string]Amount `json:"hugetlb"` // by page size, "2MB"
-	// rt manages neither; the names are there for readers that expect them.
-	IntelRDT struct{}   `json:"intel_rdt"`
-	Network  []struct{} `json:"network_interfaces"`
 }
 
 // CPUStats is in nanoseconds.

@@ -80,7 +80,7 @@ func TestStatsV1(t *testing.T) {
 		`"cpuset":{"cpus":[0,1],"cpu_exclusive":0,"mems":[0],"mem_hardwall":0,"mem_exclusive":0,"memory_migrate":0,"memory_spread_page":0,"memory_spread_slab":0,"memory_pressure":0,"sched_load_balance":1,"sched_relax_domain_level":-1},` +
 		`"memory":{"cache":7,"usage":{"limit":10,"usage":11,"max":12,"failcnt":13},"swap":{"usage":14,"failcnt":0},"kernel":{"failcnt":0},"kernelTCP":{"limit":15,"failcnt":0},"raw":{"cache":7,"oom_kill":9,"rss":8}},` +
 		`"pids":{"current":16},"blkio":{"ioServiceBytesRecursive":[{"major":8,"op":"Read","value":18}],"ioServicedRecursive":[{"major":8,"op":"Read","value":17},{"major":8,"op":"Total","value":17}]},` +
-		`"hugetlb":{},"intel_rdt":{},"network_interfaces":null}`
+		`"hugetlb":{}}`
 	checkJSON(t, s, want)
 }
 
@@ -113,7 +113,7 @@ func TestStatsV2(t *testing.T) {
 		`"cpuset":{"cpu_exclusive":0,"mem_hardwall":0,"mem_exclusive":0,"memory_migrate":0,"memory_spread_page":0,"memory_spread_slab":0,"memory_pressure":0,"sched_load_balance":0,"sched_relax_domain_level":0},`+
 		`"memory":{"cache":7,"usage":{"limit":100,"usage":11,"max":12,"failcnt":13},"swap":{"limit":150,"usage":25,"failcnt":1},"kernel":{"failcnt":0},"kernelTCP":{"failcnt":0},"raw":{"anon":1,"file":7,"oom_kill":9},"psi":{"some":{"avg10":0.5,"avg60":0,"avg300":0,"total":7},"full":`+zero+`}},`+
 		`"pids":{"current":16,"limit":20},"blkio":{"ioServiceBytesRecursive":[{"major":8,"minor":16,"op":"Read","value":1},{"major":8,"minor":16,"op":"Write","value":2}],"ioServicedRecursive":[{"major":8,"minor":16,"op":"Read","value":3},{"major":8,"minor":16,"op":"Write","value":4}]},`+
-		`"hugetlb":{},"intel_rdt":{},"network_interfaces":null}`)
+		`"hugetlb":{}}`)
 	for _, tt := range []struct{ limit, swap string }{{"max", "5"}, {"5", "max"}, {"max", "max"}, {"18446744073709551614", "5"}} {
 		files["a/memory.max"], files["a/memory.swap.max"] = tt.limit, tt.swap
 		m := fakeV2(fake(t, files), "a")

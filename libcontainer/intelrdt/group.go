@@ -21,6 +21,16 @@ import (
 var (
 	mkdir = func(dir string) error { return os.Mkdir(dir, 0o755) }
 	rmdir = unix.Rmdir
+
+	// Of a schemata file a line that is written replaces only that of its resource.
+	writeLine = func(file, text string) error {
+		f, err := os.OpenFile(file, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(text)
+		return errors.Join(err, f.Close())
+	}
 )
 
 // DefaultRoot is where resctrl is mounted by custom.
@@ -207,25 +217,16 @@ func (g Group) Create(r *specs.LinuxIntelRdt) (err error) {
 }
 
 func (g Group) write(name, text string) error {
-	f, err := os.OpenFile(filepath.Join(g.Clos, name), os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
+	return writeLine(filepath.Join(g.Clos, name), text)
 }
 
 // lastStatus is what the kernel says of the last refusal, after a colon.
 func (g Group) lastStatus() string {
-	root := g.Clos
-	for range 2 {
-		b, err := os.ReadFile(filepath.Join(root, "info/last_cmd_status"))
-		if err == nil {
-			return ": " + strings.TrimSpace(string(b))
-		}
-		root = filepath.Dir(root)
+	b, err := os.ReadFile(filepath.Join(g.root(), "info/last_cmd_status"))
+	if err != nil {
+		return ""
 	}
-	return ""
+	return ": " + strings.TrimSpace(string(b))
 }
 
 func explain(err error) error {

@@ -1,6 +1,7 @@
 package intelrdt
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -198,4 +199,178 @@ func TestStats(t *testing.T) {
 	if len(s.MBM) != 1 || s.MBM[0] != (MBMStats{7, 5}) || len(s.CMT) != 2 || s.CMT[1].LLCOccupancy != 9 {
 		t.Errorf("counters %+v", s)
 	}
+}
+
+// ledger makes files of resctrl in dir take lines as the kernel does: one that is written
+// replaces that of its resource. What is refused is an error with its cause in info/last_cmd_status.
+func ledger(t *testing.T, root string, refuse string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(root, "info"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	old := writeLine
+	t.Cleanup(func() { writeLine = old })
+	writeLine = func(file, line string) error {
+		status := filepath.Join(root, "info/last_cmd_status")
+		if refuse != "" && strings.Contains(line, refuse) {
+			os.WriteFile(status, []byte("Mask out of range\n"), 0o644)
+			return unix.EINVAL
+		}
+		os.WriteFile(status, []byte("ok\n"), 0o644)
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		resource, _, _ := strings.Cut(line, ":")
+		lines := strings.Split(string(data), "\n")
+		for i := range lines {
+			if strings.HasPrefix(strings.TrimSpace(lines[i]), resource+":") {
+				lines[i] = strings.TrimSuffix(line, "\n")
+			}
+		}
+		return os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644)
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	const before = "MB:0=100;1=100 L3:0=7ff;1=07ff"
+	flag := func(member string) string { return "--" + member }
+	for _, c := range []struct {
+		name    string
+		rdt     specs.LinuxIntelRdt
+		without string // a resource that the class does not have
+		refuse  string // what the kernel does not take
+		after   string
+		want    string // of the error
+	}{
+		{"nothing", specs.LinuxIntelRdt{}, "", "", before, ""},
+		{"cache", specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f;1=f0"}, "", "", "MB:0=100;1=100 L3:0=f;1=f0", ""},
+		{"bandwidth", specs.LinuxIntelRdt{MemBwSchema: "MB:0=20;1=70"}, "", "", "MB:0=20;1=70 L3:0=7ff;1=07ff", ""},
+		{"both", specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f;1=f", MemBwSchema: "MB:0=20;1=20"}, "", "", "MB:0=20;1=20 L3:0=f;1=f", ""},
+		{"no cache", specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f"}, "L3", "", "MB:0=100;1=100", "set schema (--l3CacheSchema): Intel RDT/CAT: l3 cache schema is not enabled"},
+		{"no bandwidth", specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f;1=f", MemBwSchema: "MB:0=20"}, "MB", "", "L3:0=7ff;1=07ff", "set schema (--memBwSchema): Intel RDT/MBA: memory bandwidth schema is not enabled"},
+		{"not a schema", specs.LinuxIntelRdt{L3CacheSchema: "L3"}, "", "", before, `has no resource "L3"`},
+		{"another resource", specs.LinuxIntelRdt{L3CacheSchema: "L2:0=f"}, "", "", before, `has no resource "L2"`},
+		{"cache refused", specs.LinuxIntelRdt{L3CacheSchema: "L3:0=fffff", MemBwSchema: "MB:0=20"}, "", "fffff", before, `set schema (--l3CacheSchema): write "L3:0=fffff" to the schemata`},
+		{"bandwidth refused", specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f;1=f", MemBwSchema: "MB:0=200"}, "", "=200", before, "invalid argument: Mask out of range"},
+		{"not restored", specs.LinuxIntelRdt{L3CacheSchema: "L3:0=f;1=f", MemBwSchema: "MB:0=7ff"}, "", "=7ff", "MB:0=100;1=100 L3:0=f;1=f", `; restore schema "L3:0=7ff;1=07ff" of resctrl group`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root := fake(t, 9)
+			g := New(root, "c1", &specs.LinuxIntelRdt{})
+			if err := g.Create(&specs.LinuxIntelRdt{}); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(g.Clos, "schemata")
+			read := func() string {
+				data, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return strings.Join(strings.Fields(string(data)), " ")
+			}
+			if c.without != "" {
+				var kept []string
+				for _, line := range strings.Fields(read()) {
+					if !strings.HasPrefix(line, c.without+":") {
+						kept = append(kept, line)
+					}
+				}
+				os.WriteFile(file, []byte(strings.Join(kept, "\n")), 0o644)
+			}
+			ledger(t, root, c.refuse)
+			was := read()
+			undo, err := g.Update(&c.rdt, flag)
+			if got := read(); got != c.after {
+				t.Errorf("schemata %q, expected %q", got, c.after)
+			}
+			if c.want != "" {
+				if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+					t.Errorf("error %v, expected %q", err, c.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := undo(); err != nil || read() != was {
+				t.Errorf("undone to %q, %v; expected %q", read(), err, was)
+			}
+		})
+	}
+	for name, g := range map[string]Group{"none": {}, "gone": {Clos: filepath.Join(t.TempDir(), "gone")}} {
+		_, err := g.Update(&specs.LinuxIntelRdt{MemBwSchema: "MB:0=1"}, flag)
+		want := map[string]string{"none": "set schema (--memBwSchema): the container has no resctrl group", "gone": "no such file or directory"}[name]
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("group %s: %v, expected %q", name, err, want)
+		}
+		if _, err := g.Update(&specs.LinuxIntelRdt{}, flag); err != nil {
+			t.Errorf("group %s: asked for nothing: %v", name, err)
+		}
+	}
+}
+
+// What the default class allows, and what the processor can do, is told beside what the
+// container has.
+func TestStatsInfo(t *testing.T) {
+	root := fake(t, 9)
+	for file, text := range map[string]string{
+		"info/L3/cbm_mask": "7ff\n", "info/L3/min_cbm_bits": "2\n", "info/L3/num_closids": "16\n",
+		"info/MB/bandwidth_gran": "10\n", "info/MB/delay_linear": "1\n", "info/MB/min_bandwidth": "10\n", "info/MB/num_closids": "8\n",
+	} {
+		p := filepath.Join(root, file)
+		os.MkdirAll(filepath.Dir(p), 0o755)
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{"", "/"} {
+		r := &specs.LinuxIntelRdt{ClosID: id}
+		g := New(root, "c1", r)
+		if err := g.Create(r); err != nil {
+			t.Fatal(err)
+		}
+		s, err := g.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := json.Marshal(s)
+		const want = `{"l3_cache_info":{"cbm_mask":"7ff","min_cbm_bits":2,"num_closids":16},"l3_cache_schema_root":"L3:0=7ff;1=07ff","l3_cache_schema":"L3:0=7ff;1=07ff",` +
+			`"mem_bw_info":{"bandwidth_gran":10,"delay_linear":1,"min_bandwidth":10,"num_closids":8},"mem_bw_schema_root":"MB:0=100;1=100","mem_bw_schema":"MB:0=100;1=100",` +
+			`"schemata":["MB:0=100;1=100","L3:0=7ff;1=07ff"]}`
+		if err != nil || string(got) != want {
+			t.Errorf("closID %q: %v, got\n%s, want\n%s", id, err, got, want)
+		}
+	}
+}
+
+// Whatever resctrl's files hold, reading them neither panics nor gives what JSON cannot say.
+func FuzzFiles(f *testing.F) {
+	for _, s := range []string{"", "L3:0=7ff;1=07ff\nMB:0=100", "L3CODE:0=f\nL3DATA:0=f", ":;=", "MB:\n L3:=;", "18446744073709551616\n"} {
+		f.Add(s, "L3:0=0x0f;1=f")
+	}
+	f.Fuzz(func(t *testing.T, text, schema string) {
+		root := t.TempDir()
+		for _, name := range []string{"schemata", "mon_data/mon_L3_00/llc_occupancy", "info/L3/cbm_mask", "info/MB/bandwidth_gran", "info/last_cmd_status"} {
+			p := filepath.Join(root, name)
+			os.MkdirAll(filepath.Dir(p), 0o755)
+			if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		g := New(root, "c1", &specs.LinuxIntelRdt{ClosID: "/"})
+		s, err := g.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := json.Marshal(s); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := g.present(schema); err != nil || strings.Contains(line, "\n") {
+			t.Errorf("%q, %v", line, err)
+		}
+		g.compare(&specs.LinuxIntelRdt{L3CacheSchema: schema})
+		parse(strings.Split(text, "\n"))
+		g.lastStatus()
+	})
 }
