@@ -19,7 +19,7 @@ import (
 // faultPoints lists the parent's fault points. RT_FAULT=POINT:ACTION makes rt
 // misbehave there: kill, stop, or sleep=SECONDS. The stage's points are
 // stage.N for operation N of the plan (from 1), as `rt plan` prints it, with
-// errno=NUMBER as one more action.
+// errno=NUMBER as one more action. limit.N:kill is for package cgroup.
 var faultPoints = []string{
 	"create.launch", "create.claim", "create.cgroup", "create.limits", "create.devices", "create.fifos", "create.files", "create.config",
 	"parent.child", "parent.maps", "create.hooks", "create.hooked", "create.state", "create.pidfile", "parent.commit", "parent.committed",

@@ -152,6 +152,7 @@ func writeKnobs(knobs []knob, o Origin, f files) error {
 			}
 			switch {
 			case err == nil, k.optional && errors.Is(err, unix.ENOENT):
+				written()
 			case round == 0 && errors.Is(err, unix.EINVAL):
 				again = append(again, k)
 			default:
