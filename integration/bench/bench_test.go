@@ -55,12 +55,20 @@ func TestBars(t *testing.T) {
 		r.add(name, map[string]time.Duration{"run": took * time.Millisecond})
 	}
 	r.add("rt", map[string]time.Duration{"exec": time.Millisecond}) // without peers: NaN or infinite
+	for name, took := range map[string]time.Duration{"rt": 3, "runc": 6} { // crun has no such command
+		r.add(name, map[string]time.Duration{"events": took * time.Millisecond})
+	}
+	r.setLimits("rt", growth{Alone: stats{Median: 10}, With: stats{Median: 12.5}})
 	var out strings.Builder
 	r.print(&out)
 	for _, want := range []string{
 		"run       0.65 of crun, at most 0.65: met\n",
 		"run       0.22 of runc, at most 0.20: MISSED\n",
 		"exec      +Inf of crun, at most 0.65: MISSED\n",
+		"events       3.00 (  3.00)                 -     6.00 (  6.00)         -      0.50\n",
+		"events    0.50 of runc, at most 0.60: met\n",
+		"rt          10.00 without     12.50 with them     +2.50 (+25%)\n",
+		"limits    1.25 of create without, at most 1.20: MISSED\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("printed %q, want %q in it", out.String(), want)

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"syscall"
 )
 
@@ -48,14 +49,14 @@ func run() error {
 	var only string
 	flag.IntVar(&o.rounds, "rounds", 40, "how often each command of each runtime is measured")
 	flag.StringVar(&o.bundle, "bundle", "", "bundle whose config.json and root are used, with other arguments (default: busybox and what rt spec writes)")
-	flag.StringVar(&o.lane, "lane", "host-v2", "cgroup layout: host, as it is, or host-v2")
+	flag.StringVar(&o.lane, "lane", "host-v2", "cgroup layout: host, as it is, or host-v2; uml, where rt is measured alone")
 	flag.IntVar(&o.others, "with-containers", 200, "how many sleeping containers the growth of run is measured with")
 	flag.StringVar(&only, "only", "", "regular expression of what to measure: "+sections())
 	flag.StringVar(&o.json, "json", "", "also write the results as JSON to this file")
 	flag.Parse()
-	if flag.NArg() > 0 || o.rounds < 1 || (o.lane != "host" && o.lane != "host-v2") {
+	if flag.NArg() > 0 || o.rounds < 1 || !slices.Contains([]string{"host", "host-v2", "uml"}, o.lane) {
 		flag.Usage()
-		return errors.New("expected -rounds of at least 1, -lane host or host-v2, and no arguments")
+		return errors.New("expected -rounds of at least 1, -lane host, host-v2 or uml, and no arguments")
 	}
 	var err error
 	if o.only, err = regexp.Compile(only); err != nil {
@@ -133,6 +134,7 @@ func measure(o options) error {
 		do    func(*report) error
 	}{
 		{commands, b.rounds},
+		{[]string{"limits"}, b.limits},
 		{[]string{"growth"}, b.growth},
 		{[]string{"memory"}, b.memory},
 		{[]string{"init"}, b.initialisers},

@@ -14,9 +14,9 @@ import (
 )
 
 // commands are what a round measures, in the order of a container's life.
-var commands = []string{"run", "create", "state", "start", "exec", "kill", "delete"}
+var commands = []string{"run", "create", "state", "start", "exec", "events", "update", "kill", "delete"}
 
-func sections() string { return strings.Join(commands, ", ") + ", growth, memory, init" }
+func sections() string { return strings.Join(commands, ", ") + ", limits, growth, memory, init" }
 
 const warmUp = 2 // rounds that are not counted, and say why a command fails
 
@@ -119,6 +119,16 @@ func (b *bench) life(r *runtime, warm bool) (map[string]time.Duration, error) {
 			return nil, err
 		}
 	}
+	if b.wants("events") && r.name != "crun" { // it has none
+		if err := do("events", "--stats", id); err != nil {
+			return nil, err
+		}
+	}
+	if b.wants("update") {
+		if err := do("update", "--resources", b.limitsFile, id); err != nil {
+			return nil, err
+		}
+	}
 	if err := do("kill", id, "KILL"); err != nil {
 		return nil, err
 	}
@@ -144,6 +154,46 @@ func reap(pid int) error {
 		}
 		return nil
 	}
+}
+
+// limits measures create without resources and with all of those that the lane has.
+func (b *bench) limits(rep *report) error {
+	const id = "bench-limits"
+	all := map[string]map[bool][]time.Duration{}
+	for _, r := range b.runtimes {
+		all[r.name] = map[bool][]time.Duration{}
+	}
+	for round := -warmUp; round < b.options.rounds; round++ {
+		for _, r := range b.runtimes {
+			for i := range 2 {
+				if b.interrupted.Load() {
+					return errInterrupted
+				}
+				limited := (i+round)%2 == 0
+				bundle := b.sleepBundle
+				if limited {
+					bundle = b.limitBundle
+				}
+				r.alive = []string{id}
+				took, err := b.exec(r, b.log, "create", "--bundle", bundle, id)
+				if err != nil {
+					return err
+				}
+				if _, err := b.exec(r, b.log, "delete", "--force", id); err != nil {
+					return err
+				}
+				r.alive = nil
+				if round >= 0 {
+					all[r.name][limited] = append(all[r.name][limited], took)
+				}
+			}
+		}
+		progress("round", round+1, b.options.rounds)
+	}
+	for name, times := range all {
+		rep.setLimits(name, growth{Alone: summarise(times[false]), With: summarise(times[true])})
+	}
+	return nil
 }
 
 // growth measures run without and with other containers of the same runtime.

@@ -16,7 +16,8 @@ type stats struct {
 	N      int     `json:"n"`
 }
 
-// growth is of run, without other containers and with them.
+// growth is of run, without other containers and with them, or of create, without resources
+// and with them.
 type growth struct {
 	Alone stats `json:"alone"`
 	With  stats `json:"with"`
@@ -36,6 +37,7 @@ type report struct {
 	Others   int                         `json:"others"`
 	Runtimes []string                    `json:"runtimes"`
 	Commands map[string]map[string]stats `json:"commands,omitempty"` // by command, then runtime
+	Limits   map[string]growth           `json:"limits,omitempty"`
 	Growth   map[string]growth           `json:"growth,omitempty"`
 	Memory   map[string]memory           `json:"memory,omitempty"`
 	Init     stats                       `json:"init"` // of rt's packages
@@ -57,7 +59,12 @@ var bars = []bar{
 	{"start", 0.8, 0},
 	{"kill", 0.8, 0},
 	{"delete", 0.8, 0},
+	{"events", 0, 0.6},
+	{"update", 0, 0.6},
 }
+
+// mostLimited is the largest factor by which all resources may lengthen rt's create.
+const mostLimited = 1.2
 
 func (r *report) add(runtime string, times map[string]time.Duration) {
 	if r.times == nil {
@@ -74,6 +81,13 @@ func (r *report) setGrowth(runtime string, g growth) {
 		r.Growth = map[string]growth{}
 	}
 	r.Growth[runtime] = g
+}
+
+func (r *report) setLimits(runtime string, g growth) {
+	if r.Limits == nil {
+		r.Limits = map[string]growth{}
+	}
+	r.Limits[runtime] = g
 }
 
 func (r *report) setMemory(runtime string, m memory) {
@@ -124,9 +138,28 @@ func (r *report) print(w io.Writer) {
 		}
 		fmt.Fprintf(w, "%-8s", c)
 		for _, rt := range r.Runtimes {
+			if by[rt].N == 0 { // it has no such command
+				fmt.Fprintf(w, "%18s", "-")
+				continue
+			}
 			fmt.Fprintf(w, "%9.2f (%6.2f)", by[rt].Median, by[rt].Min)
 		}
-		fmt.Fprintf(w, "%10.2f%10.2f\n", by["rt"].Median/by["crun"].Median, by["rt"].Median/by["runc"].Median)
+		for _, peer := range []string{"crun", "runc"} {
+			if by[peer].N == 0 {
+				fmt.Fprintf(w, "%10s", "-")
+				continue
+			}
+			fmt.Fprintf(w, "%10.2f", by["rt"].Median/by[peer].Median)
+		}
+		fmt.Fprintln(w)
+	}
+	if len(r.Limits) > 0 {
+		fmt.Fprintf(w, "\nlane %s, %d rounds, create without resources and with all that the lane has, ms\n", r.Lane, r.Rounds)
+		for _, rt := range r.Runtimes {
+			g := r.Limits[rt]
+			fmt.Fprintf(w, "%-8s%9.2f without %9.2f with them %+9.2f (%+.0f%%)\n", rt, g.Alone.Median, g.With.Median,
+				g.With.Median-g.Alone.Median, 100*(g.With.Median/g.Alone.Median-1))
+		}
 	}
 	if len(r.Growth) > 0 {
 		fmt.Fprintf(w, "\nrun with %d other containers, ms\n", r.Others)
@@ -151,28 +184,36 @@ func (r *report) print(w io.Writer) {
 
 func (r *report) printBars(w io.Writer) {
 	first := true
+	line := func(what string, share, most float64) {
+		if first {
+			fmt.Fprintf(w, "\nbars\n")
+			first = false
+		}
+		verdict := "met"
+		if !(share <= most) {
+			verdict = "MISSED"
+		}
+		fmt.Fprintf(w, "%s, at most %.2f: %s\n", what, most, verdict)
+	}
 	for _, b := range bars {
 		by := r.Commands[b.command]
 		if by == nil {
 			continue
 		}
-		if first {
-			fmt.Fprintf(w, "\nbars\n")
-			first = false
-		}
 		for _, peer := range []struct {
 			name string
 			most float64
 		}{{"crun", b.crun}, {"runc", b.runc}} {
-			if peer.most == 0 {
+			if peer.most == 0 || !slices.Contains(r.Runtimes, peer.name) {
 				continue
 			}
-			share, verdict := by["rt"].Median/by[peer.name].Median, "met"
-			if !(share <= peer.most) {
-				verdict = "MISSED"
-			}
-			fmt.Fprintf(w, "%-8s%6.2f of %s, at most %.2f: %s\n", b.command, share, peer.name, peer.most, verdict)
+			share := by["rt"].Median / by[peer.name].Median
+			line(fmt.Sprintf("%-8s%6.2f of %s", b.command, share, peer.name), share, peer.most)
 		}
+	}
+	if g, ok := r.Limits["rt"]; ok {
+		share := g.With.Median / g.Alone.Median
+		line(fmt.Sprintf("%-8s%6.2f of create without", "limits", share), share, mostLimited)
 	}
 }
 

@@ -20,6 +20,8 @@ type bench struct {
 	runtimes    []*runtime
 	runBundle   string // its process is /bin/true
 	sleepBundle string // its process sleeps for good
+	limitBundle string // the same, with all resources that the lane has
+	limitsFile  string // what update is given
 	null        *os.File
 	log         *os.File // standard error of warm-up commands
 	interrupted atomic.Bool
@@ -63,23 +65,25 @@ func setup(o options) (*bench, error) {
 	if err := b.makeBundles(work); err != nil {
 		return nil, err
 	}
-	out, err := exec.Command("integration/peers/peers").Output()
-	if err != nil {
-		return nil, fmt.Errorf("make peers: %w", errors.Join(err, stderrOf(err)))
-	}
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	cache, ok := strings.CutPrefix(lines[0], "peers: ")
-	if !ok || len(lines) != 3 {
-		return nil, fmt.Errorf("make peers: unexpected output %q", out)
-	}
 	if err := b.install(); err != nil {
 		return nil, err
 	}
 	peers := filepath.Join(o.workDir, "peers")
-	b.runtimes = []*runtime{
-		{name: "rt", path: b.rt},
-		{name: "crun", path: "/usr/bin/crun", root: peers, version: lines[1], global: []string{"--cgroup-manager=cgroupfs"}},
-		{name: "runc", path: "/usr/bin/runc", root: peers, version: lines[2]},
+	b.runtimes = []*runtime{{name: "rt", path: b.rt}}
+	var cache string
+	if o.lane != "uml" { // its bars compare rt with itself
+		out, err := exec.Command("integration/peers/peers").Output()
+		if err != nil {
+			return nil, fmt.Errorf("make peers: %w", errors.Join(err, stderrOf(err)))
+		}
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		var ok bool
+		if cache, ok = strings.CutPrefix(lines[0], "peers: "); !ok || len(lines) != 3 {
+			return nil, fmt.Errorf("make peers: unexpected output %q", out)
+		}
+		b.runtimes = append(b.runtimes,
+			&runtime{name: "crun", path: "/usr/bin/crun", root: peers, version: lines[1], global: []string{"--cgroup-manager=cgroupfs"}},
+			&runtime{name: "runc", path: "/usr/bin/runc", root: peers, version: lines[2]})
 	}
 	for _, r := range b.runtimes {
 		r.state = filepath.Join(work, "state-"+r.name)
@@ -88,11 +92,14 @@ func setup(o options) (*bench, error) {
 			return nil, err
 		}
 	}
-	out, err = exec.Command(o.rt, "--version").Output()
+	out, err := exec.Command(o.rt, "--version").Output()
 	if err != nil {
 		return nil, fmt.Errorf("run %s --version: %w", o.rt, err)
 	}
 	b.runtimes[0].version, _, _ = strings.Cut(string(out), "\n")
+	if cache == "" {
+		return b, nil
+	}
 	return b, makeRoot(cache, peers, work)
 }
 
@@ -148,7 +155,24 @@ func tmpfs(dir string) error {
 	return nil
 }
 
-// makeBundles makes two bundles that differ in their arguments only.
+// resources are limits of every kind that the lane's controllers have, and that
+// all of the runtimes set.
+func (o *options) resources() map[string]any {
+	const mb = 1 << 20
+	switch o.lane {
+	case "host-v2": // v1 holds the controllers
+		return map[string]any{"unified": map[string]any{"cgroup.max.depth": "7", "cgroup.max.descendants": "9"}}
+	case "uml":
+		return map[string]any{"memory": map[string]any{"limit": 256 * mb, "reservation": 64 * mb},
+			"cpu":  map[string]any{"shares": 512, "quota": 90000, "period": 100000, "burst": 1000},
+			"pids": map[string]any{"limit": 200}, "unified": map[string]any{"memory.high": "201326592", "cgroup.max.depth": "7"}}
+	}
+	return map[string]any{"memory": map[string]any{"limit": 256 * mb, "reservation": 64 * mb},
+		"cpu":  map[string]any{"shares": 512, "quota": 90000, "period": 100000, "cpus": "0", "mems": "0"},
+		"pids": map[string]any{"limit": 200}}
+}
+
+// makeBundles makes bundles that differ in their arguments and resources only.
 func (b *bench) makeBundles(work string) error {
 	from := b.bundle
 	if from == "" {
@@ -202,11 +226,31 @@ func (b *bench) makeBundles(work string) error {
 	}
 	process["terminal"] = false
 	root["path"] = path
-	b.runBundle, b.sleepBundle = filepath.Join(work, "run"), filepath.Join(work, "sleep")
-	for dir, args := range map[string][]string{
-		b.runBundle: {"/bin/true"}, b.sleepBundle: {"/bin/sleep", "1000000"},
-	} {
-		process["args"] = args
+	b.runBundle, b.sleepBundle, b.limitBundle = filepath.Join(work, "run"), filepath.Join(work, "sleep"), filepath.Join(work, "limit")
+	b.limitsFile = filepath.Join(work, "limits.json")
+	if data, err = json.Marshal(b.resources()); err != nil {
+		return err
+	}
+	if err := os.WriteFile(b.limitsFile, data, 0o644); err != nil {
+		return err
+	}
+	for _, kind := range []struct {
+		dir     string
+		args    []string
+		limited bool
+	}{{b.runBundle, []string{"/bin/true"}, false}, {b.sleepBundle, []string{"/bin/sleep", "1000000"}, false}, {b.limitBundle, []string{"/bin/sleep", "1000000"}, true}} {
+		dir := kind.dir
+		process["args"] = kind.args
+		if kind.limited {
+			linux, _ := config["linux"].(map[string]any)
+			resources, _ := linux["resources"].(map[string]any)
+			if resources == nil {
+				return fmt.Errorf("read config.json of %q: expected linux.resources", from)
+			}
+			for name, value := range b.resources() {
+				resources[name] = value
+			}
+		}
 		data, err := json.MarshalIndent(config, "", "\t")
 		if err != nil {
 			return err
