@@ -334,19 +334,7 @@ func TestRootlessDelegated(t *testing.T) {
 		t.Skip("delegation to users is a matter of cgroup v2")
 	}
 	u := newUser()
-	deleg := filepath.Join(cgroup[0], top, fmt.Sprintf("deleg%d", u.id))
-	own := filepath.Join(deleg, "own")
-	for _, d := range []string{deleg, own} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Cleanup(func() { os.Remove(own); os.Remove(deleg) })
-	for _, p := range []string{deleg, deleg + "/cgroup.procs", deleg + "/cgroup.subtree_control", deleg + "/cgroup.threads", own, own + "/cgroup.procs"} {
-		if err := os.Chown(p, u.id, u.id); err != nil {
-			t.Fatal(err)
-		}
-	}
+	deleg, own := delegate(t, u, filepath.Join(cgroup[0], top))
 	b := newBox(t, args("sleep", "60"), func(s *specs.Spec) {
 		bundle.Rootless(s, uint32(u.id), uint32(u.id))
 		s.Linux.CgroupsPath = ""
@@ -375,6 +363,9 @@ func TestRootlessDelegated(t *testing.T) {
 		if err != nil || string(max) != "7\n" {
 			t.Errorf("pids.max %q, %v", max, err)
 		}
+		if r := b.program("sh", "-c", "for i in 1 2 3 4 5 6 7; do sleep 9 & done 2>/dev/null; echo never"); r.code == 0 || r.out != "" {
+			t.Errorf("%v: eight processes and the first under a limit of 7", r)
+		}
 	}
 	b.ok("pause", b.id)
 	b.is("paused")
@@ -383,6 +374,60 @@ func TestRootlessDelegated(t *testing.T) {
 	b.ok("delete", "--force", b.id)
 	if _, err := os.Stat(filepath.Join(deleg, b.id)); err == nil {
 		t.Error("left: the cgroup")
+	}
+}
+
+// delegate makes a cgroup below the directory above and one below that, in which the user
+// runs, and gives both to him.
+func delegate(t *testing.T, u user, above string) (deleg, own string) {
+	t.Helper()
+	deleg = filepath.Join(above, fmt.Sprintf("deleg%d", u.id))
+	own = filepath.Join(deleg, "own")
+	t.Cleanup(func() { os.Remove(own); os.Remove(deleg) })
+	for _, d := range []string{deleg, own} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range []string{deleg, deleg + "/cgroup.procs", deleg + "/cgroup.subtree_control", deleg + "/cgroup.threads", own, own + "/cgroup.procs"} {
+		if err := os.Chown(p, u.id, u.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return deleg, own
+}
+
+// A controller that is not delegated to him is one that the container cannot be limited by.
+// Where the limit is not asked for nothing is missed.
+func TestRootlessNotDelegated(t *testing.T) {
+	t.Parallel()
+	if !v2 {
+		t.Skip("delegation to users is a matter of cgroup v2")
+	}
+	u := newUser()
+	bare := filepath.Join(cgroup[0], top, fmt.Sprintf("bare%d", u.id)) // shares nothing out
+	t.Cleanup(func() { os.Remove(bare) })
+	if err := os.Mkdir(bare, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	deleg, own := delegate(t, u, bare)
+	b := newBox(t, args("cat", "/proc/self/cgroup"), func(s *specs.Spec) {
+		bundle.Rootless(s, uint32(u.id), uint32(u.id))
+		s.Linux.CgroupsPath = ""
+		s.Linux.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: to(int64(7))}}
+	})
+	b.become(u, own)
+	for _, command := range []string{"create", "run"} {
+		b.refused([]string{"/linux/resources/pids/limit", "controller pids is not in"}, command, b.id)
+		if left, err := filepath.Glob(deleg + "/*/cgroup.procs"); err != nil || len(left) != 1 {
+			t.Errorf("left: cgroups %v, %v", left, err)
+		}
+		b.clean()
+	}
+	b.spec.Linux.Resources = nil
+	b.write()
+	if out := b.run(); !strings.Contains(out, "/"+b.id+"\n") && !strings.Contains(out, "0::/\n") {
+		t.Errorf("the container is in %q", out)
 	}
 }
 

@@ -163,6 +163,10 @@ func (e *OpError) cause() string {
 		return "a limit of user.max_*_namespaces, or of nested namespaces, is reached"
 	case e.Kind == plan.KindFork && e.Errno == unix.EBUSY:
 		return "the cgroup has sub-cgroups with controllers, so it cannot hold processes"
+	case e.Kind == plan.KindFork && (e.Errno == unix.ENOENT || e.Errno == unix.ENODEV):
+		return "the cgroup is gone, or lies outside of the cgroup namespace that rt is in"
+	case e.Kind == plan.KindFork && e.Errno == unix.EOPNOTSUPP:
+		return "the cgroup is a threaded one of others, or below such a one"
 	case e.Kind == plan.KindJoin && e.Errno == unix.EINVAL:
 		return "not a namespace of this type, or the caller is already in it"
 	case e.Kind == plan.KindIds && e.Errno == unix.EINVAL:

@@ -54,7 +54,7 @@ func TestBars(t *testing.T) {
 	for name, took := range map[string]time.Duration{"rt": 65, "crun": 100, "runc": 300} {
 		r.add(name, map[string]time.Duration{"run": took * time.Millisecond})
 	}
-	r.add("rt", map[string]time.Duration{"exec": time.Millisecond}) // without peers: NaN or infinite
+	r.add("rt", map[string]time.Duration{"exec": time.Millisecond})        // without peers: NaN or infinite
 	for name, took := range map[string]time.Duration{"rt": 3, "runc": 6} { // crun has no such command
 		r.add(name, map[string]time.Duration{"events": took * time.Millisecond})
 	}

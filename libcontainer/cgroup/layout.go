@@ -145,7 +145,7 @@ func parseLayout(cgroups, mountinfo []byte) (*Layout, error) {
 	v2 := false
 	for _, m := range mounts {
 		if m.point == defaultMount {
-			v2 = m.v2 // the last mount there is the one on top
+			v2 = m.v2
 		}
 	}
 	l := &Layout{}
@@ -222,12 +222,15 @@ func parseMounts(b []byte) []mount {
 		if len(front) < 6 || len(back) < 3 || back[0] != "cgroup" && back[0] != "cgroup2" {
 			continue
 		}
-		ms = append(ms, mount{
+		m := mount{
 			root:    unescape(front[3]),
 			point:   unescape(front[4]),
 			options: back[2],
 			v2:      back[0] == "cgroup2",
-		})
+		}
+		// One that is covered by this is seen by nobody.
+		ms = slices.DeleteFunc(ms, func(below mount) bool { return below.point == m.point })
+		ms = append(ms, m)
 	}
 	return ms
 }

@@ -47,26 +47,25 @@ func (m *v2) Create() error {
 	if err := m.dir.createAt(root); err != nil {
 		return err
 	}
-	if err := m.usable(); err != nil {
+	if err := m.usable(root); err != nil {
 		m.dir.unmake(root)
 		return err
 	}
 	return nil
 }
 
-// usable refuses what nothing may be started in, and turns a directory below a threaded
-// cgroup into a threaded one, as only such can have processes there. One that was
-// there before it marks as used.
-func (m *v2) usable() error {
+// usable refuses what nothing may be started in, makes valid what lies below threaded
+// cgroups, and marks a directory that was there before as used.
+func (m *v2) usable(root int) error {
 	if err := refuseBusy(m.dir); err != nil {
 		return err
 	}
 	if s, err := m.dir.read("cgroup.events"); err == nil && field(s, "frozen") == "1" {
 		return errFrozen
 	}
-	if s, err := m.dir.read("cgroup.type"); err == nil && s == "domain invalid" {
-		if err := m.dir.write("cgroup.type", "threaded"); err != nil {
-			return fmt.Errorf("make cgroup %q threaded, as those above it are: %w", m.dir.Host(), err)
+	if s, err := m.dir.read("cgroup.type"); err == nil && s == invalidDomain {
+		if err := m.makeThreaded(root); err != nil {
+			return err
 		}
 	}
 	if m.dir.made == 0 {
@@ -74,6 +73,30 @@ func (m *v2) usable() error {
 	}
 	return nil
 }
+
+// makeThreaded turns a directory below a threaded cgroup into a threaded one, as only such
+// can have processes there. That those above it are threaded may be due to enable: where rt
+// itself is in one of them it can enable only controllers that are content with threads.
+func (m *v2) makeThreaded(root int) error {
+	// From the top, for one below an invalid one cannot be made valid.
+	for i, c := range m.dir.Path + "/" {
+		if c != '/' {
+			continue
+		}
+		p := m.dir.Path[:i]
+		file := path.Join(p, "cgroup.type")
+		if b, err := readFile(root, file); err != nil || strings.TrimSpace(string(b)) != invalidDomain {
+			continue
+		}
+		if err := writeFile(root, file, "threaded"); err != nil {
+			return fmt.Errorf("make cgroup %q threaded, as those above it are: %w", path.Join(m.dir.Mount, p), err)
+		}
+	}
+	return nil
+}
+
+// invalidDomain is the cgroup.type of a directory that no process can enter.
+const invalidDomain = "domain invalid"
 
 // enable makes the parents of the directory and enables every controller that
 // the mount offers on the way down. Each write to cgroup.subtree_control makes
