@@ -2,7 +2,7 @@
 GO     ?= go
 PREFIX ?= /usr/local
 
-AGENT       := libcontainer/cgroup/systemd/agent
+AGENT       := libcontainer/agent/program
 NEED        := integration/lanes/need
 COMMIT      := $(or $(shell git rev-parse HEAD 2>/dev/null),unknown)
 LDFLAGS     := -s -w -X main.commit=$(COMMIT)

@@ -42,7 +42,7 @@ type document struct {
 
 // supported describes this build, not the host, but for the seccomp flags that the kernel has.
 func supported() document {
-	yes, no := new(bool), new(bool)
+	yes := new(bool)
 	*yes = true
 	return document{
 		Features: features.Features{
@@ -63,7 +63,7 @@ func supported() document {
 				Selinux:         &features.Selinux{Enabled: yes},
 				IntelRdt:        &features.IntelRdt{Enabled: yes, Schemata: yes, Monitoring: yes},
 				MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: yes}},
-				NetDevices:      &features.NetDevices{Enabled: no},
+				NetDevices:      &features.NetDevices{Enabled: yes},
 			},
 			Annotations: map[string]string{
 				// The keys are free for other runtimes: the runc whose command line this is.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"rt/libcontainer/agent"
 	"rt/libcontainer/bundle"
 	"rt/libcontainer/cgroup"
 	"rt/libcontainer/cgroup/systemd"
@@ -56,7 +57,8 @@ type creation struct {
 	notify     *notifyProxy // of Run; nil for Create
 	ready      func()       // of Run in the foreground: waits until signals are held back
 	madeCgroup bool
-	nested     bool // rt is in a user namespace itself
+	nested     bool         // rt is in a user namespace itself
+	mover      *agent.Agent // of network devices that have been moved; nil without any
 	rdt        intelrdt.Group
 	madeRdt    bool
 	rootless   bool // what is not permitted of the cgroup is passed over
@@ -105,6 +107,9 @@ func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err
 		return nil, err
 	}
 	if err := checkUnprivileged(c.spec); err != nil {
+		return nil, err
+	}
+	if err := checkDevices(c.spec); err != nil {
 		return nil, err
 	}
 	if err := checkLabels(c.spec); err != nil {
@@ -166,7 +171,7 @@ func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err
 		c.close()
 		return nil, err
 	}
-	c.mounted = c.hostHooks
+	c.network, c.mounted = c.moveDevices, c.hostHooks
 	return c, nil
 }
 
@@ -209,6 +214,8 @@ func (c *creation) create() error {
 	err := c.build()
 	if err != nil {
 		c.rollback()
+	} else if c.gate {
+		c.leaveDevices()
 	}
 	return err
 }
@@ -440,7 +447,10 @@ func (c *creation) commitCreate() error {
 		return err
 	}
 	fault("create.pidfile")
-	return writePidFile(c.pidFile, c.pid)
+	if err := writePidFile(c.pidFile, c.pid); err != nil {
+		return err
+	}
+	return c.keepDevices()
 }
 
 // namespaceTypes lists the namespaces that the config asks for: those that
@@ -459,6 +469,7 @@ func namespaceTypes(s *specs.Spec) []state.Namespace {
 // rollback undoes create: process, cgroup, mounts, hooks, directory.
 func (c *creation) rollback() {
 	c.abort()
+	c.returnDevices()
 	for _, fd := range c.files {
 		unix.Close(fd)
 	}

@@ -23,7 +23,7 @@ import (
 var faultPoints = []string{
 	"create.launch", "create.claim", "create.cgroup", "create.limits", "create.devices", "create.fifos", "create.files", "create.config",
 	"parent.child", "parent.maps", "create.hooks", "create.hooked", "create.state", "create.pidfile", "parent.commit", "parent.committed",
-	"create.done",
+	"create.done", "network.open", "network.moved",
 	"run.exit", "run.cgroup", "run.state",
 	"start.gate", "start.result", "start.poststart",
 	"exec.launch", "exec.pidfile",

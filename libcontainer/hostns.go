@@ -29,6 +29,12 @@ func checkHostNamespaces(s *specs.Spec) error {
 			return err
 		}
 	}
+	if len(s.Linux.NetDevices) > 0 {
+		// They are there already.
+		if err := refuse("/linux/netDevices", specs.NetworkNamespace); err != nil {
+			return err
+		}
+	}
 	if s.Hostname != "" {
 		if err := refuse("/hostname", specs.UTSNamespace); err != nil {
 			return err

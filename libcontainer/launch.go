@@ -56,7 +56,9 @@ type launch struct {
 
 	// entered, if not nil, is called when the second process is in the cgroup and the first has ended.
 	entered func() error
-	// mounted is called when all mounts are done, for the hooks of the host.
+	// network is called when all mounts are done, to move network devices.
+	network func() error
+	// mounted is called after that, for the hooks of the host.
 	mounted func() error
 	// commit is called when the stage waits for nothing but the commit; early
 	// says that it may be called, and the stage told, as soon as there is a
@@ -386,6 +388,11 @@ func (l *launch) answer(m *nsenter.Message) error {
 			home = "/"
 		}
 		return l.stage.Go(home, -1)
+	case plan.MsgNetwork:
+		if err := l.network(); err != nil {
+			return err
+		}
+		return l.stage.Go("", -1)
 	case plan.MsgMounted:
 		if err := l.mounted(); err != nil {
 			return err

@@ -62,6 +62,7 @@ func Run(root, id string, o CreateOptions) (int, error) {
 			status = StatusExecFailed
 		}
 		c.abort()
+		c.returnDevices()
 		if !o.Keep {
 			if derr := c.destroy(); derr != nil {
 				c.warn(derr.Error())
@@ -69,6 +70,7 @@ func Run(root, id string, o CreateOptions) (int, error) {
 		}
 		return status, err
 	}
+	c.leaveDevices()
 	if o.Detach {
 		return 0, nil
 	}

@@ -316,22 +316,39 @@ func TestSysctl(t *testing.T) {
 	}
 }
 
-func TestUnsupported(t *testing.T) {
-	for _, c := range []struct{ pointer, value, at, what string }{
-		{"/linux/netDevices", `{"eth0":{}}`, "", "moving network devices is"},
-	} {
-		p := c.at
-		if p == "" {
-			p = c.pointer
-		}
-		one(c.pointer, c.pointer+" "+c.value, p+": "+c.what+notBuilt).run(t)
+func TestNetDevices(t *testing.T) {
+	const (
+		p     = "/linux/netDevices"
+		wrong = `: cannot be the name of a network device; accepted: 1 to 15 bytes without "/", ":", "%" and blanks, but not "." and ".."`
+		to    = `: cannot be the name of a network device; accepted: 1 to 15 bytes without "/", ":" and blanks, but not "." and ".."; "%d" for a number that is free`
+	)
+	host := func(name, value string) row { return one(name, p+` {"`+name+`":{}}`, p+"/"+value+wrong) }
+	target := func(name, quoted string) row {
+		return one(name, p+` {"e":{"name":"`+name+`"}}`, p+`/e/name: `+quoted+to)
 	}
-	// What asks for nothing.
+	for _, r := range []row{
+		good("none", p+" {}"),
+		good("names", p+` {"e-1.x~":{},"b":{"name":"eth0"},"c":{"name":"0123456789abcde"}}`),
+		good("patterns", p+` {"a":{"name":"eth%d"},"b":{"name":"eth%d"},"c":{"name":"%d"},"d":{"name":"a%db"}}`),
+		good("swapped", p+` {"a":{"name":"b"},"b":{"name":"a"}}`),
+		{"joined", []string{`/linux/namespaces/1/path "/run/netns/x"`, p + ` {"a":{}}`}, "", ""},
+		host("", `: ""`), host(".", `.: "."`), host("..", `..: ".."`), host("a/b", `a~1b: "a/b"`), host("a:1", `a:1: "a:1"`), host("a b", `a b: "a b"`),
+		host("a%d", `a%d: "a%d"`), host("0123456789abcdef", `0123456789abcdef: "0123456789abcdef"`), host("à", `à: "à"`),
+		target(".", `"."`), target("..", `".."`), target("a/b", `"a/b"`), target("a:1", `"a:1"`), target(" ", `" "`), target(`a\n`, `"a\n"`),
+		target("%", `"%"`), target("%s", `"%s"`), target("%d%d", `"%d%d"`), target("0123456789abc%dx", `"0123456789abc%dx"`),
+		one("twice", p+` {"a":{"name":"x"},"b":{"name":"x"}}`, p+`/a/name: "x": is the name of another device, too; `+p+`/b/name: "x": is the name of another device, too`),
+		one("as one that keeps its name", p+` {"a":{"name":"b"},"b":{}}`, p+`/a/name: "b": is the name of another device, too`),
+		{"no network namespace", []string{`/linux/namespaces [{"type":"mount"},{"type":"uts"}]`, p + ` {"a":{}}`}, p + `: cannot be moved without a namespace of type "network"`, ""},
+	} {
+		r.run(t)
+	}
+}
+
+func TestAsksForNothing(t *testing.T) {
 	for _, e := range []string{
 		"/linux/seccomp {}",
 		`/linux/seccomp {"syscalls":[],"flags":[]}`,
 		`/linux/mountLabel ""`,
-		"/linux/netDevices {}",
 		`/process/apparmorProfile ""`,
 		`/process/selinuxLabel ""`,
 		"/process/execCPUAffinity {}",

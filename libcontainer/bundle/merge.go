@@ -108,3 +108,9 @@ func mergeList[T any](old *[]T, list []T, same func(a, b T) bool, limits func(T)
 		}
 	}
 }
+
+// asks tells whether a value is given and not zero.
+func asks[T comparable](p *T) bool {
+	var zero T
+	return p != nil && *p != zero
+}

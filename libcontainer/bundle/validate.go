@@ -50,7 +50,11 @@ func (c *checker) spec(s *specs.Spec) {
 	c.personality("/linux/personality", l.Personality)
 	c.text("/linux/cgroupsPath", l.CgroupsPath)
 	c.intelRdt(l.IntelRdt)
-	c.unsupportedSpec(s, l)
+	c.netDevices(l.NetDevices, n)
+	// What else the profile says is judged where it is compiled (package seccomp).
+	if f := l.Seccomp; f != nil && f.DefaultAction == "" && len(f.Syscalls) > 0 {
+		c.bad("/linux/seccomp/defaultAction", "", "must be specified")
+	}
 }
 
 // version demands SemVer 2.0 of major version 1, as the specification does;

@@ -53,7 +53,6 @@ func good(name string, edits ...string) row {
 const (
 	absolute = "; accepted: a path that begins with /"
 	semver   = "; accepted: a semantic version 1.x.y"
-	notBuilt = " not built into this version of rt"
 )
 
 func TestTop(t *testing.T) {

@@ -92,6 +92,10 @@ var goldenPlans = []struct {
 		addNamespace(s, specs.TimeNamespace, "")
 		s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 7}}
 	}},
+	{"netdevices", v2Facts, func(s *specs.Spec) {
+		s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"a": {Name: "eth%d"}, "b": {}}
+		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/h"}}}
+	}},
 	{"no-mountns", v2Facts, func(s *specs.Spec) {
 		s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace}}
 		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil

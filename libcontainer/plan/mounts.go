@@ -174,6 +174,11 @@ func (c *compiler) mounts() {
 	if !c.devBound {
 		c.devices()
 	}
+	// As late as possible, for what has been moved is lost to the host if all fails; but
+	// before the hooks that may configure it.
+	if len(c.linux.NetDevices) > 0 {
+		c.num(KindAwait, "/linux/netDevices", MsgNetwork)
+	}
 	if h := c.spec.Hooks; h != nil && (len(h.Prestart) > 0 || len(h.CreateRuntime) > 0) { //nolint:staticcheck // prestart is deprecated, not gone
 		c.num(KindAwait, "/hooks", MsgMounted)
 	}

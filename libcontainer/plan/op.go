@@ -41,8 +41,8 @@ const (
 
 // Operations of the second process.
 const (
-	// KindAwait sends the message type Num[0] (MsgMaps, MsgMounted, MsgReady)
-	// and waits for MsgGo. After the reply to MsgReady it sends MsgAck, and from
+	// KindAwait sends the message type Num[0] (MsgMaps, MsgNetwork, MsgMounted,
+	// MsgReady) and waits for MsgGo. After the reply to MsgReady it sends MsgAck, and from
 	// then on the stage outlives its parent.
 	KindAwait Kind = iota + 16
 	// KindUnshare is unshare(Num[0]), in either process.

@@ -48,6 +48,8 @@ func (p *Plan) Line(i int) Line {
 		switch op.Num[0] {
 		case MsgMaps:
 			l.Object = "id maps"
+		case MsgNetwork:
+			l.Object = "network devices"
 		case MsgMounted:
 			l.Object = "hooks prestart, createRuntime"
 		case MsgReady:

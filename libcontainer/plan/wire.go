@@ -144,6 +144,7 @@ const (
 	MsgAck     = 10 // the commit has arrived
 	MsgExec    = 11 // the next system calls are close_range and execve
 	MsgError   = 12 // the operation failed: errno, step, text; the stage exits
+	MsgNetwork = 13 // waits for network devices
 
 	FrameSize = 32
 )

@@ -234,7 +234,7 @@ static const char *check_numbers(const struct progress *p, const struct op *op, 
 
 	switch (op->kind) {
 	case OP_AWAIT:
-		return n[0] == MSG_MAPS || n[0] == MSG_MOUNTED || n[0] == MSG_READY ? NULL : "message type";
+		return n[0] == MSG_MAPS || n[0] == MSG_NETWORK || n[0] == MSG_MOUNTED || n[0] == MSG_READY ? NULL : "message type";
 	case OP_NODE:
 		if (n[0] > UINT16_MAX || n[1] > UINT32_MAX || n[2] >= UINT32_MAX || n[3] >= UINT32_MAX)
 			return "mode, device or owner out of range";

@@ -47,6 +47,7 @@
 #define MSG_ACK 0xau
 #define MSG_EXEC 0xbu
 #define MSG_ERROR 0xcu
+#define MSG_NETWORK 0xdu
 
 #define STEP_NONE 0x0u
 #define STEP_RESOLVE 0x1u

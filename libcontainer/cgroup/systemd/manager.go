@@ -42,8 +42,8 @@ type Manager struct {
 	resources *specs.LinuxResources
 	props     []unit.Property // of resources and annotations
 
-	agent *agent // nil when there is no need of one
-	first int    // the process with which the scope begins; 0 when it has ended
+	agent *connection // nil when there is no need of one
+	first int         // the process with which the scope begins; 0 when it has ended
 }
 
 // Options are what New needs to know.

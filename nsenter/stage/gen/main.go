@@ -60,7 +60,7 @@ func messages() []constant {
 		{"MSG_GO", plan.MsgGo}, {"MSG_CHILD", plan.MsgChild}, {"MSG_MAPS", plan.MsgMaps},
 		{"MSG_TIME", plan.MsgTime}, {"MSG_COPY_UP", plan.MsgCopyUp}, {"MSG_MOUNTED", plan.MsgMounted},
 		{"MSG_HOME", plan.MsgHome}, {"MSG_CONSOLE", plan.MsgConsole}, {"MSG_READY", plan.MsgReady},
-		{"MSG_ACK", plan.MsgAck}, {"MSG_EXEC", plan.MsgExec}, {"MSG_ERROR", plan.MsgError},
+		{"MSG_ACK", plan.MsgAck}, {"MSG_EXEC", plan.MsgExec}, {"MSG_ERROR", plan.MsgError}, {"MSG_NETWORK", plan.MsgNetwork},
 	}
 }
 

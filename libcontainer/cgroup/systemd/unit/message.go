@@ -1,5 +1,8 @@
 package unit
 
+// Agent is the name of the agent (package agent) that speaks with systemd over D-Bus.
+const Agent = "rt-systemd"
+
 // Op is what the agent is asked to do.
 type Op string
 

@@ -1,17 +1,9 @@
-// Command agent speaks with systemd over D-Bus for rt, which embeds and executes
-// it. It is a program of its own because every command of rt would pay for the D-Bus
-// library, and for Go's net below it, at its start: 0.2 ms of 1.5.
-//
-// It reads requests as JSON from its standard input, answers each on its standard
-// output, and ends with its input: so it outlives no rt.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"rt/libcontainer/cgroup/systemd/unit"
@@ -23,27 +15,17 @@ import (
 // patience bounds a request: systemd may be busy, or wait for a job before ours.
 const patience = 30 * time.Second
 
-func main() {
-	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
-	var a agent
-	for {
-		var q unit.Request
-		if in.Decode(&q) != nil {
-			return
-		}
-		var r unit.Reply
-		if err := a.do(&q, &r); err != nil {
-			r.Error, r.Absent = err.Error(), errors.Is(err, errAbsent)
-		}
-		if out.Encode(&r) != nil {
-			return
-		}
+// units are those of the systemd that it is connected to.
+type units struct{ conn *systemd.Conn }
+
+func (u *units) do(q *unit.Request) (r unit.Reply) {
+	if err := u.try(q, &r); err != nil {
+		r.Error, r.Absent = err.Error(), errors.Is(err, errAbsent)
 	}
+	return r
 }
 
-type agent struct{ conn *systemd.Conn }
-
-func (a *agent) do(q *unit.Request, r *unit.Reply) (err error) {
+func (u *units) try(q *unit.Request, r *unit.Reply) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	props, err := properties(q.Properties)
@@ -52,20 +34,20 @@ func (a *agent) do(q *unit.Request, r *unit.Reply) (err error) {
 	}
 	switch q.Op {
 	case unit.Open:
-		if a.conn, err = connect(q.User); err != nil {
+		if u.conn, err = connect(q.User); err != nil {
 			return err
 		}
-		r.Group, err = a.group()
+		r.Group, err = u.group()
 		return err
 	case unit.Start:
-		return a.start(ctx, q, props)
+		return u.start(ctx, q, props)
 	case unit.Set:
-		if err := a.conn.SetUnitPropertiesContext(ctx, q.Unit, true, props...); err != nil {
+		if err := u.conn.SetUnitPropertiesContext(ctx, q.Unit, true, props...); err != nil {
 			return fmt.Errorf("set properties of systemd unit %q: %w", q.Unit, err)
 		}
 		return nil
 	case unit.Stop:
-		return a.stop(ctx, q.Unit)
+		return u.stop(ctx, q.Unit)
 	}
 	return fmt.Errorf("unknown request %q", q.Op)
 }
@@ -89,13 +71,13 @@ func properties(list []unit.Property) ([]systemd.Property, error) {
 
 // start starts the unit. The name may be taken by one that has failed, which
 // systemd keeps for people to look at.
-func (a *agent) start(ctx context.Context, q *unit.Request, props []systemd.Property) error {
+func (u *units) start(ctx context.Context, q *unit.Request, props []systemd.Property) error {
 	if q.Pid != 0 {
 		props = append(props, systemd.PropPids(uint32(q.Pid)))
 	}
 	for again := false; ; again = true {
 		done := make(chan string, 1)
-		_, err := a.conn.StartTransientUnitContext(ctx, q.Unit, "replace", props, done)
+		_, err := u.conn.StartTransientUnitContext(ctx, q.Unit, "replace", props, done)
 		if err == nil {
 			return wait(ctx, "start", q.Unit, done)
 		}
@@ -103,15 +85,15 @@ func (a *agent) start(ctx context.Context, q *unit.Request, props []systemd.Prop
 			return fmt.Errorf("start systemd unit %q: %w", q.Unit, err)
 		}
 		// One that is active is not touched by this, and then refused.
-		if err := a.reset(ctx, q.Unit); err != nil {
+		if err := u.reset(ctx, q.Unit); err != nil {
 			return err
 		}
 	}
 }
 
-func (a *agent) stop(ctx context.Context, name string) error {
+func (u *units) stop(ctx context.Context, name string) error {
 	done := make(chan string, 1)
-	_, err := a.conn.StopUnitContext(ctx, name, "replace", done)
+	_, err := u.conn.StopUnitContext(ctx, name, "replace", done)
 	switch {
 	case err == nil:
 		err = wait(ctx, "stop", name, done)
@@ -123,13 +105,13 @@ func (a *agent) stop(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return a.reset(ctx, name)
+	return u.reset(ctx, name)
 }
 
 const noSuchUnit = "org.freedesktop.systemd1.NoSuchUnit"
 
-func (a *agent) reset(ctx context.Context, name string) error {
-	err := a.conn.ResetFailedUnitContext(ctx, name)
+func (u *units) reset(ctx context.Context, name string) error {
+	err := u.conn.ResetFailedUnitContext(ctx, name)
 	if err != nil && !named(err, noSuchUnit) {
 		return fmt.Errorf("reset systemd unit %q: %w", name, err)
 	}
@@ -154,8 +136,8 @@ func wait(ctx context.Context, verb, name string, done <-chan string) error {
 }
 
 // group asks for the cgroup below which the instance's units lie.
-func (a *agent) group() (string, error) {
-	text, err := a.conn.GetManagerProperty("ControlGroup")
+func (u *units) group() (string, error) {
+	text, err := u.conn.GetManagerProperty("ControlGroup")
 	if err != nil {
 		return "", fmt.Errorf("ask systemd for its cgroup: %w", err)
 	}
