@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 
 	"rt/cli"
@@ -82,13 +83,16 @@ func execOptions(c *cli.Context) (o libcontainer.ExecOptions, err error) {
 	}
 	if file := c.String("process"); file != "" {
 		b, err := bundle.ReadDocument(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			return o, err // runc's words
+		}
 		if err != nil {
-			return o, fmt.Errorf("read --process %q: %w", file, err)
+			return o, fmt.Errorf("--process: %w", err)
 		}
 		var warnings []string
 		o.Process, warnings, err = bundle.ParseProcess("process", b)
 		if err != nil {
-			return o, fmt.Errorf("read --process %q: %w", file, err)
+			return o, err
 		}
 		if o.Process == nil {
 			return o, fmt.Errorf("read --process %q: process property must not be empty", file)

@@ -152,17 +152,25 @@ func limitsFromFlags(c *cli.Context, o *libcontainer.UpdateOptions) error {
 	return err
 }
 
-// schemataFlags are the flags for members of linux.intelRdt.
-var schemataFlags = map[string]string{"l3CacheSchema": "--l3-cache-schema", "memBwSchema": "--mem-bw-schema"}
+// schemataFlag is the flag for a member of linux.intelRdt.
+func schemataFlag(member string) string {
+	switch member {
+	case "l3CacheSchema":
+		return "--l3-cache-schema"
+	case "memBwSchema":
+		return "--mem-bw-schema"
+	}
+	return ""
+}
 
 // schemataFromFlags reads the flags that apply beside --resources too.
 func schemataFromFlags(c *cli.Context, o *libcontainer.UpdateOptions) error {
 	o.IntelRdt = &specs.LinuxIntelRdt{L3CacheSchema: c.String("l3-cache-schema"), MemBwSchema: c.String("mem-bw-schema")}
-	o.IntelRdtOrigin = func(member string) string { return schemataFlags[member] }
+	o.IntelRdtOrigin = schemataFlag
 	err := bundle.ValidateSchemata("update", o.IntelRdt)
 	if problems, ok := errors.AsType[bundle.Problems](err); ok {
 		for i := range problems {
-			problems[i].Pointer = schemataFlags[strings.TrimPrefix(problems[i].Pointer, "/")]
+			problems[i].Pointer = schemataFlag(strings.TrimPrefix(problems[i].Pointer, "/"))
 		}
 	}
 	return err

@@ -116,17 +116,21 @@ func read(dirfd int) ([]byte, error) {
 func ReadDocument(name string) ([]byte, error) {
 	fd, err := open(unix.AT_FDCWD, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOCTTY)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("stat %s: %w", name, err)
 	}
 	if t := st.Mode & unix.S_IFMT; t != unix.S_IFREG && t != unix.S_IFIFO {
-		return nil, errors.New("neither a regular file nor a pipe")
+		return nil, fmt.Errorf("open %s: neither a regular file nor a pipe", name)
 	}
-	return readDocument(fd, st.Size)
+	data, err := readDocument(fd, st.Size)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return data, nil
 }
 
 // readDocument reads all of fd, which was of the given size a moment ago.

@@ -169,7 +169,7 @@ func writeKnobs(knobs []knob, o Origin, f files) error {
 func previous(file, value, text string) string {
 	lines := strings.Split(text, "\n")
 	first := lines[0]
-	reset, keyed := keyedFiles[file]
+	reset, keyed := keyedReset(file)
 	switch {
 	case file == "memory.oom_control":
 		return field(text, "oom_kill_disable")
@@ -199,25 +199,25 @@ func previous(file, value, text string) string {
 	return key + " " + reset
 }
 
-// keyedFiles are those that hold a line for each device or interface, with the
-// value that stands for a line that is not there.
-var keyedFiles = map[string]string{
-	"io.max":                           "rbps=max wbps=max riops=max wiops=max",
-	"io.latency":                       "target=0",
-	"io.weight":                        "default",
-	"io.bfq.weight":                    "default",
-	"rdma.max":                         "hca_handle=max hca_object=max",
-	"misc.max":                         "max",
-	"dmem.max":                         "max",
-	"dmem.min":                         "0",
-	"dmem.low":                         "0",
-	"net_prio.ifpriomap":               "0",
-	"blkio.weight_device":              "default",
-	"blkio.bfq.weight_device":          "default",
-	"blkio.throttle.read_bps_device":   "0",
-	"blkio.throttle.write_bps_device":  "0",
-	"blkio.throttle.read_iops_device":  "0",
-	"blkio.throttle.write_iops_device": "0",
+// keyedReset is the value that stands for a line that is not there, of a file that holds a
+// line for each device or interface; false for every other file.
+func keyedReset(file string) (string, bool) {
+	switch file {
+	case "io.max":
+		return "rbps=max wbps=max riops=max wiops=max", true
+	case "io.latency":
+		return "target=0", true
+	case "io.weight", "io.bfq.weight", "blkio.weight_device", "blkio.bfq.weight_device":
+		return "default", true
+	case "rdma.max":
+		return "hca_handle=max hca_object=max", true
+	case "misc.max", "dmem.max":
+		return "max", true
+	case "dmem.min", "dmem.low", "net_prio.ifpriomap", "blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device",
+		"blkio.throttle.read_iops_device", "blkio.throttle.write_iops_device":
+		return "0", true
+	}
+	return "", false
 }
 
 // usageError adds to EBUSY how much memory is in use: the kernel refuses a limit

@@ -6,6 +6,7 @@ package unit
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -127,14 +128,14 @@ func directory(unit string) string {
 	switch {
 	case strings.HasPrefix(unit, "_") || strings.HasPrefix(unit, "."):
 		return "_" + unit
-	case first == "cgroup" || controllers[first]:
+	case first == "cgroup" || slices.Contains(controllers[:], first):
 		return "_" + unit
 	}
 	return unit
 }
 
 // controllers are those that systemd knows.
-var controllers = map[string]bool{
-	"cpu": true, "cpuacct": true, "cpuset": true, "io": true, "blkio": true, "memory": true, "devices": true, "pids": true,
-	"bpf-firewall": true, "bpf-devices": true, "bpf-foreign": true, "bpf-socket-bind": true, "bpf-restrict-network-interfaces": true,
+var controllers = [...]string{
+	"cpu", "cpuacct", "cpuset", "io", "blkio", "memory", "devices", "pids",
+	"bpf-firewall", "bpf-devices", "bpf-foreign", "bpf-socket-bind", "bpf-restrict-network-interfaces",
 }

@@ -63,36 +63,43 @@ const AnnotationPrefix = "org.systemd.property."
 // accepted are the properties that annotations may set, with their types: what
 // shapes the life and the limits of a unit (systemd.unit(5), systemd.kill(5),
 // systemd.scope(5), systemd.resource-control(5)). What rt decides itself, which
-// processes are in the unit and where it lies, is not among them.
-var accepted = map[string]string{
-	"Description": "s", "Documentation": "as", "CollectMode": "s", "DefaultDependencies": "b",
-	"After": "as", "Before": "as", "Wants": "as", "Requires": "as", "Requisite": "as", "BindsTo": "as", "PartOf": "as", "Conflicts": "as",
-	"TimeoutStopUSec": "t", "RuntimeMaxUSec": "t", "RuntimeRandomizedExtraUSec": "t", "OOMPolicy": "s",
-	"KillMode": "s", "KillSignal": "i", "SendSIGKILL": "b", "SendSIGHUP": "b", "FinalKillSignal": "i",
-	"CPUAccounting": "b", "MemoryAccounting": "b", "IOAccounting": "b", "BlockIOAccounting": "b", "TasksAccounting": "b", "IPAccounting": "b",
-	"CPUWeight": "t", "StartupCPUWeight": "t", "CPUShares": "t", "CPUQuotaPerSecUSec": "t", "CPUQuotaPeriodUSec": "t",
-	"AllowedCPUs": "ay", "StartupAllowedCPUs": "ay", "AllowedMemoryNodes": "ay", "StartupAllowedMemoryNodes": "ay",
-	"MemoryMin": "t", "MemoryLow": "t", "MemoryHigh": "t", "MemoryMax": "t", "MemorySwapMax": "t", "MemoryZSwapMax": "t", "MemoryLimit": "t",
-	"IOWeight": "t", "StartupIOWeight": "t", "BlockIOWeight": "t", "IODeviceWeight": "a(st)",
-	"IOReadBandwidthMax": "a(st)", "IOWriteBandwidthMax": "a(st)", "IOReadIOPSMax": "a(st)", "IOWriteIOPSMax": "a(st)",
-	"TasksMax": "t", "ManagedOOMSwap": "s", "ManagedOOMMemoryPressure": "s", "ManagedOOMMemoryPressureLimit": "u", "ManagedOOMPreference": "s",
+// processes are in the unit and where it lies, is not among them. A function, for a
+// variable would be made at every start of rt.
+func accepted() map[string]string {
+	return map[string]string{
+		"Description": "s", "Documentation": "as", "CollectMode": "s", "DefaultDependencies": "b",
+		"After": "as", "Before": "as", "Wants": "as", "Requires": "as", "Requisite": "as", "BindsTo": "as", "PartOf": "as", "Conflicts": "as",
+		"TimeoutStopUSec": "t", "RuntimeMaxUSec": "t", "RuntimeRandomizedExtraUSec": "t", "OOMPolicy": "s",
+		"KillMode": "s", "KillSignal": "i", "SendSIGKILL": "b", "SendSIGHUP": "b", "FinalKillSignal": "i",
+		"CPUAccounting": "b", "MemoryAccounting": "b", "IOAccounting": "b", "BlockIOAccounting": "b", "TasksAccounting": "b", "IPAccounting": "b",
+		"CPUWeight": "t", "StartupCPUWeight": "t", "CPUShares": "t", "CPUQuotaPerSecUSec": "t", "CPUQuotaPeriodUSec": "t",
+		"AllowedCPUs": "ay", "StartupAllowedCPUs": "ay", "AllowedMemoryNodes": "ay", "StartupAllowedMemoryNodes": "ay",
+		"MemoryMin": "t", "MemoryLow": "t", "MemoryHigh": "t", "MemoryMax": "t", "MemorySwapMax": "t", "MemoryZSwapMax": "t", "MemoryLimit": "t",
+		"IOWeight": "t", "StartupIOWeight": "t", "BlockIOWeight": "t", "IODeviceWeight": "a(st)",
+		"IOReadBandwidthMax": "a(st)", "IOWriteBandwidthMax": "a(st)", "IOReadIOPSMax": "a(st)", "IOWriteIOPSMax": "a(st)",
+		"TasksMax": "t", "ManagedOOMSwap": "s", "ManagedOOMMemoryPressure": "s", "ManagedOOMMemoryPressureLimit": "u", "ManagedOOMPreference": "s",
+	}
 }
 
 // FromAnnotations returns the properties that annotations set, sorted by name. A
 // number for nameSec, in seconds, becomes nameUSec.
 func FromAnnotations(annotations map[string]string) ([]Property, error) {
 	var list []Property
+	var accepts map[string]string
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {
 		name, ok := strings.CutPrefix(key, AnnotationPrefix)
 		if !ok {
 			continue
+		}
+		if accepts == nil {
+			accepts = accepted()
 		}
 		value := annotations[key]
 		refuse := func(format string, args ...any) ([]Property, error) {
 			return nil, fmt.Errorf("set systemd property (config.json /annotations/%s): %s", key, fmt.Sprintf(format, args...))
 		}
 		stem, seconds := strings.CutSuffix(name, "Sec")
-		seconds = seconds && !strings.HasSuffix(name, "USec") && accepted[stem+"USec"] == "t"
+		seconds = seconds && !strings.HasSuffix(name, "USec") && accepts[stem+"USec"] == "t"
 		if seconds {
 			usec, err := microseconds(value)
 			if err != nil {
@@ -101,10 +108,10 @@ func FromAnnotations(annotations map[string]string) ([]Property, error) {
 			list = append(list, Number(stem+"USec", usec))
 			continue
 		}
-		signature, ok := accepted[name]
+		signature, ok := accepts[name]
 		switch {
 		case !ok:
-			return refuse("the property %q is not accepted; accepted are %s", name, strings.Join(slices.Sorted(maps.Keys(accepted)), ", "))
+			return refuse("the property %q is not accepted; accepted are %s", name, strings.Join(slices.Sorted(maps.Keys(accepts)), ", "))
 		case len(value) > 4096:
 			return refuse("a value longer than 4096 bytes")
 		}
