@@ -252,7 +252,7 @@ func (b *box) end() {
 // way out.
 func (b *box) clean() {
 	b.t.Helper()
-	deadline := time.Now().Add(2 * time.Second)
+	deadline := time.Now().Add(limit / 6)
 	for {
 		err := b.leak()
 		if err == nil {
