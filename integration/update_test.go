@@ -200,14 +200,13 @@ func TestRefusedCgroup(t *testing.T) {
 	dir := filepath.Join(cgroup[len(cgroup)-1], top, b.id)
 	b.must(os.Mkdir(dir, 0o755))
 	stranger := newProcess(t, "/bin/busybox", "sleep", "60").start()
-	defer stranger.end()
-	defer stranger.signal(9)
 	b.must(os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(fmt.Sprint(stranger.cmd.Process.Pid)), 0))
 	b.refused([]string{"container's cgroup is not empty: 1 process(es) found"}, "create", b.id)
 	if err := stranger.cmd.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Errorf("the stranger: %v", err)
 	}
-	b.must(os.WriteFile(filepath.Join(filepath.Dir(filepath.Dir(dir)), "cgroup.procs"), []byte(fmt.Sprint(stranger.cmd.Process.Pid)), 0))
+	stranger.signal(9)
+	stranger.end()
 	b.must(os.Remove(dir))
 
 	p := b.command("unshare", "--mount", "--propagation", "private", "sh", "-c", `mount -o remount,bind,ro "$0" && exec "$@"`,
