@@ -116,7 +116,7 @@ func TestHookOrder(t *testing.T) {
 func TestHookContext(t *testing.T) {
 	t.Parallel()
 	// In a cgroup namespace of its own the path would be "/".
-	b := newBox(t, args("sleep", "60"), noNS("cgroup"), func(s *specs.Spec) {
+	b := newBox(t, args("sleep", "600"), noNS("cgroup"), func(s *specs.Spec) {
 		s.Process.Cwd = "/tmp"
 		s.Annotations = map[string]string{"a=b": "ü\n", "pid": "x"}
 		s.Version = "1.0.0"
@@ -186,7 +186,7 @@ func TestHookContext(t *testing.T) {
 
 func TestHookEnvAndArgs(t *testing.T) {
 	t.Parallel()
-	b := newBox(t, args("sleep", "60"), func(s *specs.Spec) {
+	b := newBox(t, args("sleep", "600"), func(s *specs.Spec) {
 		s.Process.Env = []string{"PATH=/bin", "OF_PROCESS=1", "HOME=/h"}
 		s.Hooks = &specs.Hooks{}
 	})
@@ -341,7 +341,7 @@ func TestHookFailure(t *testing.T) {
 func TestHookFailureOfRun(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"startContainer", "poststart"} {
-		b := newBox(t, args("sleep", "60"))
+		b := newBox(t, args("sleep", "600"))
 		b.spec.Hooks = &specs.Hooks{Poststop: []specs.Hook{hook("echo poststop >" + b.dir + "/ran")}}
 		l := hooksOf(b.spec.Hooks, kind)
 		*l = append(*l, hook("exit 1"))
@@ -391,7 +391,7 @@ func TestHookTimeoutEndsGroup(t *testing.T) {
 func TestHookDaemon(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"createRuntime", "createContainer", "poststart"} {
-		b := newBox(t, args("sleep", "60"))
+		b := newBox(t, args("sleep", "600"))
 		b.spec.Hooks = &specs.Hooks{}
 		// One in the container's pid namespace ends with that.
 		daemon, end := "sleep 60", func() {}

@@ -89,7 +89,7 @@ func TestAppArmorExec(t *testing.T) {
 	needAppArmor(t)
 	loadProfile(t, "rt-test-exec")
 	loadProfile(t, "rt-test-other")
-	b := newBox(t, args("sleep", "60"), func(s *specs.Spec) { s.Process.ApparmorProfile = "rt-test-exec" })
+	b := newBox(t, args("sleep", "600"), func(s *specs.Spec) { s.Process.ApparmorProfile = "rt-test-exec" })
 	b.file("etc/secret", "told")
 	b.launch()
 	if out := b.exec(secret); !strings.HasPrefix(out, "rt-test-exec (enforce)\n") || strings.Contains(out, "told") {
@@ -110,7 +110,7 @@ func TestAppArmorRefused(t *testing.T) {
 	}
 	b.refused([]string{`/process/apparmorProfile: "rt-test-unknown": config provided but AppArmor not supported`}, "create", b.id)
 	b.clean()
-	b.spec.Process = newBox(t, args("sleep", "60")).spec.Process
+	b.spec.Process = newBox(t, args("sleep", "600")).spec.Process
 	b.write()
 	b.launch()
 	b.rt("exec", "--apparmor", "x", b.id, "true").refused(255, "AppArmor not supported")

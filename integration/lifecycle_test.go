@@ -343,7 +343,7 @@ func TestIDsAreReusable(t *testing.T) {
 
 func TestIDCharacters(t *testing.T) {
 	t.Parallel()
-	b := newBox(t, args("sleep", "60"))
+	b := newBox(t, args("sleep", "600"))
 	id := b.id + "_Ab+c.-" + strings.Repeat("x", 60)
 	b.ok("create", id)
 	b.ok("start", id)

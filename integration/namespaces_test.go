@@ -77,7 +77,7 @@ func TestNewNamespaces(t *testing.T) {
 	all := []specs.LinuxNamespaceType{"pid", "network", "mount", "ipc", "uts", "cgroup", "time"}
 	all = slices.DeleteFunc(all, func(kind specs.LinuxNamespaceType) bool { return !kernelHas(kind) })
 	for _, kind := range append(all, "none", "all") {
-		b := newBox(t, args("sleep", "60"), noNS("cgroup"))
+		b := newBox(t, args("sleep", "600"), noNS("cgroup"))
 		if kind == "all" {
 			ns("cgroup", "")(b.spec)
 			if kernelHas("time") {
@@ -191,7 +191,7 @@ func TestJoinNamespaces(t *testing.T) {
 				pid = holder(t, c.flag)
 			}
 			path := fmt.Sprintf("/proc/%d/ns/%s", pid, file)
-			b := newBox(t, args("sleep", "60"), ns(c.kind, path))
+			b := newBox(t, args("sleep", "600"), ns(c.kind, path))
 			if c.kind == "user" {
 				// Other namespaces belong to the new one; the mounts come from outside.
 				b.must(os.Chown(b.rootfs, 200000, 200000))
@@ -257,7 +257,7 @@ func timeHolder(t *testing.T) int {
 // Two containers in one pod: network, ipc, uts and pid of the first.
 func TestJoinContainer(t *testing.T) {
 	t.Parallel()
-	a := newBox(t, args("sleep", "60"), func(s *specs.Spec) { s.Hostname = "pod" })
+	a := newBox(t, args("sleep", "600"), func(s *specs.Spec) { s.Hostname = "pod" })
 	a.launch()
 	p := "/proc/" + strconv.Itoa(a.state().Pid) + "/ns/"
 	b := newBox(t, ns("network", p+"net"), ns("ipc", p+"ipc"), ns("uts", p+"uts"), ns("pid", p+"pid"), func(s *specs.Spec) {

@@ -114,7 +114,7 @@ func TestInCgroupNamespace(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			o := newOuter(t)
-			b := newBox(t, args("sleep", "60"))
+			b := newBox(t, args("sleep", "600"))
 			fill := func(s string) string {
 				return strings.NewReplacer("OUTER", o.name, "ID", b.id).Replace(s)
 			}
@@ -205,7 +205,7 @@ func TestOutsideCgroupNamespace(t *testing.T) {
 		t.Skip("cgroup2 is not mounted with nsdelegate")
 	}
 	o := newOuter(t)
-	b := newBox(t, args("sleep", "60"))
+	b := newBox(t, args("sleep", "600"))
 	b.must(os.WriteFile(b.path("enter"), []byte("set -e\necho 0 >"+o.dirs[0]+`/cgroup.procs
 exec unshare --cgroup --mount --propagation private "$@"`), 0o644))
 	b.as = []string{"sh", b.path("enter")}
@@ -259,7 +259,7 @@ func TestInContainer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			b := newBox(t, args("sleep", "60"), c.edit, func(s *specs.Spec) {
+			b := newBox(t, args("sleep", "600"), c.edit, func(s *specs.Spec) {
 				all := heldCapabilities()
 				s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
 				s.Process.NoNewPrivileges = false

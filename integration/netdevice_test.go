@@ -187,7 +187,7 @@ func TestNetDeviceNames(t *testing.T) {
 		h.add(n, "192.0.2."+n[1:]+"/24")
 	}
 	pod.add("eth0", "192.0.2.100/24")
-	b := h.box(moving("a0:eth%d", "a1:eth%d", "a2"), ns("network", pod.path()), args("sleep", "60"), func(s *specs.Spec) {
+	b := h.box(moving("a0:eth%d", "a1:eth%d", "a2"), ns("network", pod.path()), args("sleep", "600"), func(s *specs.Spec) {
 		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "cgroup" })
 	})
 	noNS("cgroup")(b.spec)
@@ -354,7 +354,7 @@ func TestNetDeviceAgentEnds(t *testing.T) {
 	t.Parallel()
 	h := newHostNetwork(t)
 	h.add("host0")
-	b := h.box(moving("host0"), args("sleep", "60"))
+	b := h.box(moving("host0"), args("sleep", "600"))
 	b.launch()
 	own := namespacesOf(t, h.pid)["net"]
 	eventually(t, func() error {

@@ -32,7 +32,7 @@ func TestIntelRdtRefused(t *testing.T) {
 // group is a directory with a file that keeps what was written to it last.
 func TestIntelRdtUpdate(t *testing.T) {
 	t.Parallel()
-	b := newBox(t, args("sleep", "60"))
+	b := newBox(t, args("sleep", "600"))
 	b.launch()
 	group := b.path("resctrl")
 	b.must(os.Mkdir(group, 0o755))

@@ -89,7 +89,7 @@ const killed = 128 + 9
 func TestMemoryLimit(t *testing.T) {
 	t.Parallel()
 	needs(t, "memory")
-	b := newBox(t, args("sleep", "60"), limits(func(r *specs.LinuxResources) {
+	b := newBox(t, args("sleep", "600"), limits(func(r *specs.LinuxResources) {
 		r.Memory = &specs.LinuxMemory{Limit: to(int64(24 << 20)), Swap: to(int64(24 << 20))}
 	}))
 	b.launch()
@@ -269,7 +269,7 @@ func TestCPUSet(t *testing.T) {
 	if !strings.HasSuffix(allowed(), "0-1") {
 		t.Skipf("the test itself may use only %s", allowed())
 	}
-	b := newBox(t, args("sleep", "60"), limits(func(r *specs.LinuxResources) {
+	b := newBox(t, args("sleep", "600"), limits(func(r *specs.LinuxResources) {
 		r.CPU = &specs.LinuxCPU{Cpus: "1", Mems: "0"}
 	}))
 	b.spec.Linux.CgroupsPath += "/new/parents"
@@ -337,7 +337,7 @@ func TestBlockIOThrottle(t *testing.T) {
 	major, minor := disk(t, work)
 	rate := specs.LinuxThrottleDevice{Rate: 1 << 20}
 	rate.Major, rate.Minor = major, minor
-	b := newBox(t, args("sleep", "60"), limits(func(r *specs.LinuxResources) {
+	b := newBox(t, args("sleep", "600"), limits(func(r *specs.LinuxResources) {
 		r.BlockIO = &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{rate}}
 	}))
 	b.file("data", strings.Repeat("x", 1<<20))
@@ -372,7 +372,7 @@ func TestHugepageLimit(t *testing.T) {
 	if _, err := os.Stat("/sys/kernel/mm/hugepages/hugepages-2048kB"); err != nil {
 		t.Skip("this kernel has no huge pages of 2 MB")
 	}
-	b := newBox(t, args("sleep", "60"), limits(func(r *specs.LinuxResources) {
+	b := newBox(t, args("sleep", "600"), limits(func(r *specs.LinuxResources) {
 		r.HugepageLimits = []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}}
 	}))
 	b.launch()

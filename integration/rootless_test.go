@@ -247,7 +247,7 @@ func TestRootlessHiddenSource(t *testing.T) {
 func TestRootlessJoins(t *testing.T) {
 	t.Parallel()
 	u := newUser()
-	first := rootless(t, u, args("sleep", "60"))
+	first := rootless(t, u, args("sleep", "600"))
 	first.launch()
 	pid := first.state().Pid
 	second := rootless(t, u, script("readlink /proc/self/ns/user; readlink /proc/self/ns/ipc; id -u"), func(s *specs.Spec) {
@@ -264,7 +264,7 @@ func TestRootlessJoins(t *testing.T) {
 // Without --root the state is in $XDG_RUNTIME_DIR/rt.
 func TestRootlessDefaultRoot(t *testing.T) {
 	t.Parallel()
-	b := rootless(t, newUser(), args("sleep", "60"))
+	b := rootless(t, newUser(), args("sleep", "600"))
 	b.env = []string{"XDG_RUNTIME_DIR=" + b.root}
 	if r := b.command(b.bin, "create", b.id).start().end(); r.code != 0 {
 		t.Fatal(r)
@@ -335,7 +335,7 @@ func TestRootlessDelegated(t *testing.T) {
 	}
 	u := newUser()
 	deleg, own := delegate(t, u, filepath.Join(cgroup[0], top))
-	b := newBox(t, args("sleep", "60"), func(s *specs.Spec) {
+	b := newBox(t, args("sleep", "600"), func(s *specs.Spec) {
 		bundle.Rootless(s, uint32(u.id), uint32(u.id))
 		s.Linux.CgroupsPath = ""
 		if lane == "uml" {

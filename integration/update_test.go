@@ -257,7 +257,7 @@ func TestCoMounted(t *testing.T) {
 // and delete removes it.
 func TestExecInSubCgroup(t *testing.T) {
 	t.Parallel()
-	b := newBox(t, args("sleep", "60"))
+	b := newBox(t, args("sleep", "600"))
 	b.launch()
 	flag := "sub/deep"
 	for _, m := range cgroup {
@@ -306,7 +306,7 @@ func TestExecBesideControllers(t *testing.T) {
 		t.Skip("only cgroup v2 has the rule of no internal processes")
 	}
 	needs(t, "memory")
-	b := newBox(t, args("sleep", "60"))
+	b := newBox(t, args("sleep", "600"))
 	b.launch()
 	dir := filepath.Join(cgroup2(), top, b.id)
 	b.must(os.Mkdir(filepath.Join(dir, "leaf"), 0o755))
