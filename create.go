@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,11 +27,19 @@ func createCommand() *cli.Command {
 				err = libcontainer.Create(root, c.Args().First(), o)
 			}
 			if err != nil {
-				return fmt.Errorf("rt create failed: %w", err)
+				return &exitError{interrupted(err, 1), fmt.Errorf("rt create failed: %w", err)}
 			}
 			return nil
 		},
 	}
+}
+
+// interrupted is the exit code of a command that a signal has ended, and code for all other errors.
+func interrupted(err error, code int) int {
+	if i, ok := errors.AsType[*libcontainer.Interrupted](err); ok {
+		return 128 + int(i.Signal)
+	}
+	return code
 }
 
 // createFlags are those that create and run share.
@@ -80,6 +89,7 @@ func createOptions(c *cli.Context) (root string, o libcontainer.CreateOptions, e
 		NotifySocket:  os.Getenv("NOTIFY_SOCKET"),
 		Rootless:      rootless,
 		SystemdCgroup: c.Bool("systemd-cgroup"),
+		CatchSignals:  true,
 		Warn:          warn,
 	}, nil
 }

@@ -31,7 +31,7 @@ func runCommand() *cli.Command {
 			}
 			if err != nil {
 				// With an error the status is 255 if execve failed, else 1.
-				return &exitError{max(status, 1), fmt.Errorf("rt run failed: %w", err)}
+				return &exitError{interrupted(err, max(status, 1)), fmt.Errorf("rt run failed: %w", err)}
 			}
 			return &exitError{code: status}
 		},

@@ -3,6 +3,7 @@ package libcontainer
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"rt/libcontainer/bundle"
 	"rt/libcontainer/cgroup"
 	"rt/libcontainer/cgroup/systemd"
+	"rt/libcontainer/console"
 	"rt/libcontainer/hooks"
 	"rt/libcontainer/intelrdt"
 	"rt/libcontainer/plan"
@@ -28,16 +30,21 @@ const removeWait = 10 * time.Second
 // Create makes the container id from a bundle: its process waits at the gate for
 // Start. After an error nothing is left of it.
 func Create(root, id string, o CreateOptions) error {
+	var signals *console.Signals
+	if o.CatchSignals {
+		var err error
+		if signals, err = console.Catch(); err != nil {
+			return err
+		}
+		defer signals.Stop()
+	}
 	c, err := newCreation(root, id, &o, true)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	if err := c.create(); err != nil {
-		return err
-	}
-	fault("create.done")
-	return nil
+	c.signals = signals
+	return c.create()
 }
 
 // creation is a container that is being made, by Create or Run.
@@ -55,7 +62,6 @@ type creation struct {
 	warn     func(string)
 
 	notify     *notifyProxy // of Run; nil for Create
-	ready      func()       // of Run in the foreground: waits until signals are held back
 	madeCgroup bool
 	nested     bool         // rt is in a user namespace itself
 	mover      *agent.Agent // of network devices that have been moved; nil without any
@@ -200,8 +206,9 @@ func (c *creation) create() error {
 		c.abort()
 		return err
 	}
-	if c.ready != nil {
-		c.ready()
+	if err := c.interrupted(nil); err != nil {
+		c.abort()
+		return err
 	}
 	if m, ok := c.cg.(*systemd.Manager); ok {
 		m.Begin(c.stage.First())
@@ -212,7 +219,10 @@ func (c *creation) create() error {
 		return err
 	}
 	err := c.build()
-	if err != nil {
+	if c.gate {
+		fault("create.done")
+	}
+	if err = c.interrupted(err); err != nil {
 		c.rollback()
 	} else if c.gate {
 		c.leaveDevices()
@@ -410,7 +420,7 @@ func (c *creation) hostHooks() error {
 	h := c.spec.Hooks
 	fault("create.hooks")
 	st := hookState(c.id, Creating, c.pid, c.bundle.Dir, c.spec.Annotations)
-	o := hooks.Options{Dir: c.bundle.Dir}
+	o := hooks.Options{Dir: c.bundle.Dir, Interrupt: c.signals.FD()}
 	c.dir.Unlock()
 	err := hooks.RunList(hooks.Prestart, h.Prestart, st, o) //nolint:staticcheck // prestart is deprecated, not gone
 	if err == nil {
@@ -450,6 +460,7 @@ func (c *creation) commitCreate() error {
 	if err := writePidFile(c.pidFile, c.pid); err != nil {
 		return err
 	}
+	c.wrotePidFile = c.pidFile != ""
 	return c.keepDevices()
 }
 
@@ -474,6 +485,9 @@ func (c *creation) rollback() {
 		unix.Close(fd)
 	}
 	c.files = nil
+	if c.wrotePidFile {
+		os.Remove(c.pidFile) // it names nobody any more; if it stays, so be it
+	}
 	if c.madeCgroup {
 		deadline := time.Now().Add(removeWait)
 		// A cgroup that was there before stays. Nothing could be cloned into it any more if

@@ -50,7 +50,10 @@ func (e *execution) run() (int, error) {
 	}
 	var signals *console.Signals
 	if !o.Detach {
-		signals = console.Catch()
+		var err error
+		if signals, err = console.Catch(); err != nil {
+			return 0, err
+		}
 		defer signals.Stop()
 	}
 	if err := checkKernel(); err != nil {
@@ -96,7 +99,6 @@ func (e *execution) run() (int, error) {
 			}
 			defer e.foreground.Close()
 		}
-		signals.Ready()
 	}
 	e.commit = func() error { return e.deliverPidfd("setns") }
 	e.early = o.PidfdSocket == "" && e.plan.Undisturbed()

@@ -60,6 +60,7 @@ func fault(point string) {
 		runtime.LockOSThread()
 		unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
 		runtime.UnlockOSThread()
+		time.Sleep(20 * time.Millisecond) // for signals that other threads take
 	case "sleep":
 		n, _ := strconv.Atoi(arg)
 		time.Sleep(time.Duration(n) * time.Second)

@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"rt/libcontainer/cgroup"
 	"rt/libcontainer/console"
+	"rt/libcontainer/hooks"
 	"rt/libcontainer/plan"
 	"rt/libcontainer/state"
 	"rt/nsenter"
@@ -48,7 +50,9 @@ type launch struct {
 	pidfdSocket   *console.Socket
 	listener      *console.Socket // for the seccomp listener
 	foreground    *console.Foreground
+	signals       *console.Signals // that interrupt it; nil for none
 	pidFile       string
+	wrotePidFile  bool
 
 	pid   int // of the second process, 0 until it exists
 	pidfd int // -1 until it exists
@@ -275,6 +279,7 @@ func (l *launch) start() error {
 	if err := l.awaitStage(); err != nil {
 		return err
 	}
+	l.stage.Interrupt = l.signals.FD()
 	err := l.stage.SendPlan(l.plan, stageFault(l.plan))
 	if err != nil && !errors.Is(err, nsenter.ErrDied) {
 		return err
@@ -289,6 +294,37 @@ func (l *launch) closeFiles() {
 		}
 	}
 	l.files = nil
+}
+
+// Interrupted is the error of a command that a signal has ended before its work was done, and
+// that has undone it.
+type Interrupted struct {
+	Signal syscall.Signal
+	// Err is what failed because of it, or beside it.
+	Err error
+}
+
+func (e *Interrupted) Error() string {
+	s := fmt.Sprintf("interrupted by signal %d (%s)", int(e.Signal), e.Signal)
+	if errors.Is(e.Err, nsenter.ErrInterrupted) || errors.Is(e.Err, hooks.ErrInterrupted) {
+		return s
+	}
+	return s + ": " + e.Err.Error()
+}
+
+func (e *Interrupted) Unwrap() error { return e.Err }
+
+// interrupted is an *Interrupted with err if a signal has been caught, else err. With nil
+// for err it finds out whether to go on.
+func (l *launch) interrupted(err error) error {
+	sig := l.signals.Caught()
+	if sig == 0 {
+		return err
+	}
+	if err == nil {
+		err = nsenter.ErrInterrupted
+	}
+	return &Interrupted{sig, err}
 }
 
 // converse answers the stage until it has been told to commit.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rt/libcontainer/state"
+	"rt/nsenter"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,10 +67,14 @@ func (p *notifyProxy) close() {
 }
 
 // wait waits for a READY= message of the container and passes it on with the pid of
-// its first process. The end of that process ends the wait without an error.
-func (p *notifyProxy) wait(pidfd, pid int) error {
+// its first process. The end of that process ends the wait without an error. When interrupt
+// (0 for none) becomes readable that is one.
+func (p *notifyProxy) wait(pidfd, pid, interrupt int) error {
 	if p.sock < 0 {
 		return nil
+	}
+	if interrupt == 0 {
+		interrupt = -1
 	}
 	buf := make([]byte, 4096)
 	for {
@@ -78,9 +83,12 @@ func (p *notifyProxy) wait(pidfd, pid int) error {
 		case err == unix.EINTR:
 			continue
 		case err == unix.EAGAIN:
-			fds := []unix.PollFd{{Fd: int32(p.sock), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
+			fds := []unix.PollFd{{Fd: int32(p.sock), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}, {Fd: int32(interrupt), Events: unix.POLLIN}}
 			if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
 				return fmt.Errorf("wait for readiness message: %w", err)
+			}
+			if fds[2].Revents != 0 {
+				return nsenter.ErrInterrupted
 			}
 			if fds[0].Revents == 0 && fds[1].Revents != 0 {
 				return nil

@@ -60,6 +60,11 @@ type CreateOptions struct {
 	SystemdCgroup bool
 	// Rootless says when missing permission to make a cgroup is passed over.
 	Rootless Rootless
+	// CatchSignals makes SIGINT, SIGTERM, SIGHUP and SIGQUIT end Create, and Run until it has
+	// started the program: what was done is undone, and the error is of type *Interrupted. They stay
+	// caught, and are dropped, when Create or Run has returned. Run without
+	// Detach always does so.
+	CatchSignals bool
 	// Warn receives what deserves a line in the log; nil discards it.
 	Warn func(string)
 }

@@ -23,8 +23,11 @@ const StatusExecFailed = 255
 // that which the command must exit with.
 func Run(root, id string, o CreateOptions) (int, error) {
 	var signals *console.Signals
-	if !o.Detach {
-		signals = console.Catch()
+	if !o.Detach || o.CatchSignals {
+		var err error
+		if signals, err = console.Catch(); err != nil {
+			return 1, err
+		}
 		defer signals.Stop()
 	}
 	c, err := newCreation(root, id, &o, false)
@@ -32,6 +35,7 @@ func Run(root, id string, o CreateOptions) (int, error) {
 		return 1, err
 	}
 	defer c.close()
+	c.signals = signals
 	if !o.Detach {
 		if p := c.spec.Process; p != nil && p.Terminal {
 			if c.foreground, err = console.Open(); err != nil {
@@ -39,7 +43,6 @@ func Run(root, id string, o CreateOptions) (int, error) {
 			}
 			defer c.foreground.Close()
 		}
-		c.ready = signals.Ready
 		if !o.NoSubreaper && !newNamespace(c.spec, specs.PIDNamespace) {
 			// Orphans of such a container would else go to somebody else.
 			if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -55,12 +58,18 @@ func Run(root, id string, o CreateOptions) (int, error) {
 		return 1, err
 	}
 	c.dir.Unlock()
-	if err := c.started(); err != nil {
+	err = c.started()
+	if o.Detach && err == nil {
+		// Afterwards nobody would hear of it.
+		err = c.interrupted(nil)
+	}
+	if err != nil {
 		status := 1
 		var op *nsenter.OpError
 		if errors.As(err, &op) && op.Kind == plan.KindExec {
 			status = StatusExecFailed
 		}
+		err = c.interrupted(err)
 		c.abort()
 		c.returnDevices()
 		if !o.Keep {
@@ -99,11 +108,11 @@ func (c *creation) started() error {
 	}
 	if len(c.rec.Poststart) > 0 {
 		cont := Container{root: c.root, dir: c.dir, rec: &c.rec}
-		if err := cont.poststart(c.warn); err != nil {
+		if err := cont.poststart(c.warn, c.signals.FD()); err != nil {
 			return err
 		}
 	}
-	return c.notify.wait(c.pidfd, c.rec.Init.Pid)
+	return c.notify.wait(c.pidfd, c.rec.Init.Pid, c.signals.FD())
 }
 
 // destroy deletes the container after its program has ended, and what that left

@@ -91,14 +91,15 @@ func (c *Container) Start(o StartOptions) error {
 	// Hooks and the readiness of the service are waited for without the lock.
 	c.dir.Unlock()
 	locked = false
-	if err := c.poststart(o.Warn); err != nil {
+	if err := c.poststart(o.Warn, 0); err != nil {
 		return err
 	}
-	return notify.wait(pidfd, c.rec.Init.Pid)
+	return notify.wait(pidfd, c.rec.Init.Pid, 0)
 }
 
-// poststart runs the hooks of that name. If one fails the container is killed.
-func (c *Container) poststart(warn func(string)) error {
+// poststart runs the hooks of that name. If one fails, or interrupt (0 for none) becomes
+// readable, the container is killed.
+func (c *Container) poststart(warn func(string), interrupt int) error {
 	list, err := hooks.Decode(c.rec.Poststart)
 	if err != nil || len(list) == 0 {
 		return err
@@ -106,7 +107,7 @@ func (c *Container) poststart(warn func(string)) error {
 	fault("start.poststart")
 	// Running and the real pid, even if the program has ended by now.
 	st := hookState(c.ID(), Running, c.rec.Init.Pid, c.rec.Bundle, c.rec.Annotations)
-	err = hooks.RunList(hooks.Poststart, list, st, hooks.Options{Dir: c.rec.Bundle})
+	err = hooks.RunList(hooks.Poststart, list, st, hooks.Options{Dir: c.rec.Bundle, Interrupt: interrupt})
 	if err == nil {
 		return nil
 	}

@@ -125,9 +125,14 @@ var ErrDied = errors.New("the stage died")
 // ErrTimeout is a stage that said nothing until the deadline.
 var ErrTimeout = errors.New("the stage did not answer in time")
 
+// ErrInterrupted is the end of a wait for a stage because Stage.Interrupt became readable.
+var ErrInterrupted = errors.New("interrupted")
+
 // Stage is a running stage, seen from the parent.
 type Stage struct {
 	Image Image
+	// Interrupt is a descriptor that ends Recv when it is readable; 0 for none.
+	Interrupt int
 
 	plan     *plan.Plan
 	sock     int
@@ -136,10 +141,10 @@ type Stage struct {
 }
 
 // Recv waits for the stage's next message, at most timeout. An error that the
-// stage reports is an *OpError. ErrDied and ErrTimeout say what they say; after
+// stage reports is an *OpError. ErrDied, ErrTimeout and ErrInterrupted say what they say; after
 // any error the stage is of no more use.
 func (s *Stage) Recv(timeout time.Duration) (Message, error) {
-	if err := waitReadable(s.sock, timeout); err != nil {
+	if err := s.waitReadable(timeout); err != nil {
 		return Message{}, err
 	}
 	var buf [plan.FrameSize + plan.MaxText + 1]byte
@@ -259,20 +264,27 @@ func (s *Stage) KillFirst() {
 	}
 }
 
-func waitReadable(fd int, timeout time.Duration) error {
+func (s *Stage) waitReadable(timeout time.Duration) error {
+	interrupt := s.Interrupt
+	if interrupt == 0 {
+		interrupt = -1 // poll(2) passes it over
+	}
 	deadline := time.Now().Add(timeout)
 	for {
 		left := time.Until(deadline)
 		if left <= 0 {
 			return ErrTimeout
 		}
-		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		p := [2]unix.PollFd{{Fd: int32(s.sock), Events: unix.POLLIN}, {Fd: int32(interrupt), Events: unix.POLLIN}}
 		n, err := unix.Poll(p[:], int(left/time.Millisecond)+1)
 		if err == unix.EINTR || err == nil && n == 0 {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("wait for stage: %w", err)
+		}
+		if p[1].Revents != 0 {
+			return ErrInterrupted
 		}
 		return nil
 	}

@@ -26,6 +26,14 @@ func help(args []string) error {
 			return err
 		}
 		return filtered(uint32(nr), uint32(errno), args[3:])
+	case "block": // PROGRAM...: runs the program with SIGTERM blocked
+		runtime.LockOSThread()
+		set := unix.Sigset_t{}
+		set.Val[0] = 1 << (unix.SIGTERM - 1)
+		if err := unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil); err != nil {
+			return err
+		}
+		return unix.Exec(args[1], args[1:], os.Environ())
 	case "keys": // makes keys until the quota is used up, and keeps them
 		for i := 0; ; i++ {
 			if _, err := unix.AddKey("user", "fault"+strconv.Itoa(i), []byte("x"), unix.KEY_SPEC_USER_KEYRING); err != nil {

@@ -2,10 +2,14 @@ package console
 
 import (
 	"bufio"
+	"errors"
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,9 +46,11 @@ func receiver(t *testing.T, names ...string) (pidfd int, lines *bufio.Scanner) {
 }
 
 func TestForward(t *testing.T) {
-	s := Catch()
+	s, err := Catch()
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer signal.Reset()
-	s.Ready()
 	// Before there is a process: held back, not lost.
 	self := unix.Getpid()
 	unix.Kill(self, unix.SIGTERM)
@@ -72,9 +78,48 @@ func TestForward(t *testing.T) {
 	s.Stop()
 }
 
+// The first signal is known, and FD readable, before anything is passed on; and the
+// process that Go forks does not inherit how it is handled.
+func TestF11Caught(t *testing.T) {
+	s, err := Catch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	if sig := s.Caught(); sig != 0 {
+		t.Fatalf("caught %v before there was any", sig)
+	}
+	var senders sync.WaitGroup
+	for i := range 1000 {
+		// From other threads, while memory is allocated and goroutines are preempted.
+		senders.Go(func() {
+			unix.Kill(unix.Getpid(), endings[i%len(endings)])
+			_ = make([]byte, i*16)
+		})
+	}
+	senders.Wait()
+	p := []unix.PollFd{{Fd: int32(s.FD()), Events: unix.POLLIN}}
+	for n := 0; n != 1; {
+		if n, err = unix.Poll(p, 20000); err != nil && err != unix.EINTR {
+			t.Fatal(err)
+		}
+	}
+	if sig := s.Caught(); !slices.Contains(endings[:], sig) || s.Caught() != sig {
+		t.Errorf("caught %v", sig)
+	}
+	out, err := exec.Command("/bin/sh", "-c", "grep SigCgt /proc/$$/status; kill -TERM $$").Output()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {
+		t.Errorf("the child has not died of SIGTERM: %q, %v", out, err)
+	}
+}
+
 // The signals that are caught last are passed on too.
 func TestForwardRest(t *testing.T) {
-	s := Catch()
+	s, err := Catch()
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer signal.Reset()
 	fd, lines := receiver(t, "RTMIN+3")
 	s.Forward(fd)
@@ -97,8 +142,10 @@ func TestForwardToDeadProcess(t *testing.T) {
 	}
 	defer unix.Close(fd)
 	cmd.Wait()
-	s := Catch()
-	s.Ready()
+	s, err := Catch()
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.Forward(fd)
 	unix.Kill(unix.Getpid(), unix.SIGTERM)
 	time.Sleep(50 * time.Millisecond)
@@ -117,18 +164,20 @@ func TestCatchSet(t *testing.T) {
 		return line
 	}
 	before := caught()
-	s := Catch()
-	s.Ready()
+	s, err := Catch()
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.catch(requests[:])
-	s.catch(rest())
+	for _, n := range rest() {
+		s.notify(n)
+	}
 	for _, n := range []unix.Signal{unix.SIGCHLD, unix.SIGURG, unix.SIGWINCH} {
 		unix.Kill(unix.Getpid(), n)
 	}
 	time.Sleep(100 * time.Millisecond)
-	select {
-	case sig := <-s.c:
+	if sig := s.Caught(); sig != 0 {
 		t.Error("caught", sig)
-	default:
 	}
 	s.Stop()
 	if after := caught(); after != before {

@@ -5,6 +5,7 @@
 package hooks
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,7 +34,12 @@ type Options struct {
 	Env []string
 	// Warn receives the failures that stop nothing; nil discards them.
 	Warn func(error)
+	// Interrupt is a descriptor that ends a hook when it is readable; 0 for none.
+	Interrupt int
 }
+
+// ErrInterrupted is the error of a hook that ended because Options.Interrupt became readable.
+var ErrInterrupted = errors.New("interrupted")
 
 // killWait bounds the wait for a killed hook, which can be longer than a moment
 // only if it sleeps uninterruptibly.
@@ -60,8 +66,8 @@ func RunList(kind string, list []specs.Hook, state []byte, o Options) error {
 
 // Run runs the hook h, number index of its kind, and waits for it. It fails
 // when the program cannot be executed, ends with another status than 0, or runs
-// longer than h.Timeout (seconds, absent or not positive: no limit); then its
-// whole process group is killed. What a successful hook leaves running is left
+// longer than h.Timeout (seconds, absent or not positive: no limit) or until o.Interrupt; then
+// its whole process group is killed. What a successful hook leaves running is left
 // alone, even if it holds the hook's output.
 //
 // h.Args absent means the path alone. h.Env absent means o.Env; an empty list
@@ -88,7 +94,7 @@ func run(h specs.Hook, state []byte, o Options) error {
 		return err
 	}
 	defer p.close()
-	ended, err := p.converse(deadline)
+	ended, err := p.converse(deadline, o.Interrupt)
 	if err == nil && ended {
 		p.drain()
 		return p.reap()

@@ -160,6 +160,32 @@ func TestF38Timeout(t *testing.T) {
 	unix.Kill(readPid(t, filepath.Join(dir, "daemon")), unix.SIGKILL)
 }
 
+// An interrupt ends a hook as its timeout does, also one that has come before it began.
+func TestF11Interrupt(t *testing.T) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	pidfile := filepath.Join(t.TempDir(), "pid")
+	for _, delay := range []time.Duration{200 * time.Millisecond, 0} {
+		if delay > 0 {
+			time.AfterFunc(delay, func() { unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
+		}
+		begin := time.Now()
+		err := Run(CreateRuntime, 0, sh("echo $$ > "+pidfile+"; exec sleep 60"), []byte("{}"), Options{Interrupt: fd})
+		if took := time.Since(begin); !errors.Is(err, ErrInterrupted) || took < delay || took > 10*time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+		if pid := readPid(t, pidfile); !groupGone(pid) {
+			t.Error("the group is alive")
+		}
+	}
+	if err := Run(CreateRuntime, 0, sh("true"), []byte("{}"), Options{}); err != nil {
+		t.Error("without Interrupt:", err)
+	}
+}
+
 func TestDaemonOfGoodHookLives(t *testing.T) {
 	pidfile := filepath.Join(t.TempDir(), "pid")
 	begin := time.Now()

@@ -36,22 +36,30 @@ type stream struct {
 }
 
 // converse writes the state and reads the outputs until the hook ends (true)
-// or the deadline passes (false); zero is no deadline.
-func (p *process) converse(deadline time.Time) (bool, error) {
+// or the deadline passes (false); zero is no deadline. It gives ErrInterrupted when interrupt
+// is readable, if that is not 0.
+func (p *process) converse(deadline time.Time, interrupt int) (bool, error) {
+	if interrupt == 0 {
+		interrupt = -1
+	}
 	buf := make([]byte, 64<<10)
 	for {
 		// poll(2) ignores negative descriptors.
-		fds := [4]unix.PollFd{
+		fds := [5]unix.PollFd{
 			{Fd: int32(p.pidfd), Events: unix.POLLIN},
 			{Fd: int32(p.in), Events: unix.POLLOUT},
 			{Fd: int32(p.out[0].fd), Events: unix.POLLIN},
 			{Fd: int32(p.out[1].fd), Events: unix.POLLIN},
+			{Fd: int32(interrupt), Events: unix.POLLIN},
 		}
 		n, err := unix.Poll(fds[:], millis(deadline))
 		if err != nil && err != unix.EINTR {
 			return false, fmt.Errorf("wait for the hook: %w", err)
 		}
 		if n > 0 {
+			if fds[4].Revents != 0 {
+				return false, ErrInterrupted
+			}
 			if fds[0].Revents != 0 {
 				return true, nil
 			}
