@@ -83,7 +83,7 @@ func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err
 	if c.warn == nil {
 		c.warn = func(string) {}
 	}
-	c.launch = launch{pidfd: -1, wait: createWait}
+	c.launch = launch{pidfd: -1, wait: patience(createWait)}
 	defer func() {
 		if err != nil {
 			c.close()

@@ -25,7 +25,7 @@ import (
 // nothing but the new process.
 func (c *Container) Exec(o ExecOptions) (int, error) {
 	e := &execution{container: c, opts: &o, warn: o.Warn}
-	e.launch = launch{pidfd: -1, wait: execWait}
+	e.launch = launch{pidfd: -1, wait: patience(execWait)}
 	if e.warn == nil {
 		e.warn = func(string) {}
 	}

@@ -19,7 +19,8 @@ import (
 // faultPoints lists the parent's fault points. RT_FAULT=POINT:ACTION makes rt
 // misbehave there: kill, stop, or sleep=SECONDS. The stage's points are
 // stage.N for operation N of the plan (from 1), as `rt plan` prints it, with
-// errno=NUMBER as one more action. limit.N:kill is for package cgroup.
+// errno=NUMBER as one more action. limit.N:kill is for package cgroup. RT_FAULT_WAIT is how
+// many seconds the parent waits for a stage that says nothing.
 var faultPoints = []string{
 	"create.launch", "create.claim", "create.cgroup", "create.limits", "create.devices", "create.fifos", "create.files", "create.config",
 	"parent.child", "parent.maps", "create.hooks", "create.hooked", "create.state", "create.pidfile", "parent.commit", "parent.committed",
@@ -65,6 +66,14 @@ func fault(point string) {
 		n, _ := strconv.Atoi(arg)
 		time.Sleep(time.Duration(n) * time.Second)
 	}
+}
+
+// patience is the number of seconds in RT_FAULT_WAIT, if that is set.
+func patience(wait time.Duration) time.Duration {
+	if n, err := strconv.Atoi(os.Getenv("RT_FAULT_WAIT")); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	return wait
 }
 
 func stageFault(*plan.Plan) *plan.Fault {

@@ -364,10 +364,13 @@ func (l *launch) lastWords(err error) error {
 // executed waits until the user's program has taken the stage's place. The
 // socket closes with execve(2), so its end after the last word means success.
 func (l *launch) executed() error {
-	const noDeadline = 100 * 365 * 24 * time.Hour // startContainer hooks have their own
+	wait := l.wait
+	if slices.ContainsFunc(l.plan.Ops, func(op plan.Op) bool { return startHook(op.Kind, op.Num[2]) }) {
+		wait = noDeadline
+	}
 	said := false
 	for {
-		m, err := l.stage.Recv(noDeadline)
+		m, err := l.stage.Recv(wait)
 		if errors.Is(err, nsenter.ErrDied) && said {
 			return nil
 		}
@@ -377,6 +380,13 @@ func (l *launch) executed() error {
 		l.last = m.Op
 		said = m.Type == plan.MsgExec
 	}
+}
+
+// noDeadline is for startContainer hooks, which have their own or mean to have none.
+const noDeadline = 100 * 365 * 24 * time.Hour
+
+func startHook(k plan.Kind, hook uint64) bool {
+	return k == plan.KindHook && hook == plan.HookStartContainer
 }
 
 func (l *launch) answer(m *nsenter.Message) error {

@@ -3,6 +3,7 @@ package libcontainer
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"rt/libcontainer/hooks"
 	"rt/libcontainer/plan"
@@ -79,9 +80,18 @@ func (c *Container) Start(o StartOptions) error {
 		return fmt.Errorf("open the gate of container %q: %w", c.ID(), err)
 	}
 	fault("start.result")
-	if err := nsenter.ReadResult(result, pidfd, ops); err != nil {
-		if errors.Is(err, nsenter.ErrDied) {
+	wait := patience(createWait)
+	if slices.ContainsFunc(ops, func(op nsenter.GateOp) bool { return op.Kind == plan.KindHook }) {
+		wait = noDeadline
+	}
+	if err := nsenter.ReadResult(result, pidfd, ops, wait); err != nil {
+		switch {
+		case errors.Is(err, nsenter.ErrDied):
 			return fmt.Errorf("start container %q: its first process has died", c.ID())
+		case errors.Is(err, nsenter.ErrTimeout):
+			// What could still come of it nobody would expect any more.
+			unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+			return fmt.Errorf("start container %q: %w: no progress for %v", c.ID(), err, wait)
 		}
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 	"unsafe"
 
@@ -276,7 +277,7 @@ func (s *Stage) waitReadable(timeout time.Duration) error {
 			return ErrTimeout
 		}
 		p := [2]unix.PollFd{{Fd: int32(s.sock), Events: unix.POLLIN}, {Fd: int32(interrupt), Events: unix.POLLIN}}
-		n, err := unix.Poll(p[:], int(left/time.Millisecond)+1)
+		n, err := unix.Poll(p[:], int(min(left/time.Millisecond+1, math.MaxInt32)))
 		if err == unix.EINTR || err == nil && n == 0 {
 			continue
 		}

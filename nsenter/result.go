@@ -3,6 +3,8 @@ package nsenter
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
+	"time"
 
 	"rt/libcontainer/plan"
 
@@ -34,9 +36,10 @@ func GateOps(p *plan.Plan) []GateOp {
 
 // ReadResult reads from the result fifo fd (non-blocking) what became of the stage after
 // its gate was opened: nil once the user's program runs, an *OpError if the
-// stage failed, ErrDied if it ended without a word. It waits as long as
-// init, held by pidfd, lives: startContainer hooks have no deadline but their own.
-func ReadResult(fd, pidfd int, ops []GateOp) error {
+// stage failed, ErrDied if it ended without a word, ErrTimeout if neither happens
+// in time. Init is held by pidfd.
+func ReadResult(fd, pidfd int, ops []GateOp, timeout time.Duration) error {
+	deadline := time.Now().Add(timeout)
 	var buf []byte
 	started := false
 	for {
@@ -47,7 +50,11 @@ func ReadResult(fd, pidfd int, ops []GateOp) error {
 			continue
 		case err == unix.EAGAIN:
 			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
-			if _, err := unix.Poll(p, -1); err != nil && err != unix.EINTR {
+			left := time.Until(deadline)
+			if left <= 0 {
+				return ErrTimeout
+			}
+			if _, err := unix.Poll(p, int(min(left/time.Millisecond+1, math.MaxInt32))); err != nil && err != unix.EINTR {
 				return fmt.Errorf("wait for init: %w", err)
 			}
 			if p[0].Revents == 0 && p[1].Revents != 0 {

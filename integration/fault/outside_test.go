@@ -15,25 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A stage that stops on its way into a container is killed after a deadline, and
-// nothing else is.
-func TestF10StageOfExecStops(t *testing.T) {
-	_, commit := execOperations(t)
-	for _, n := range []int{commit - 1, commit} {
-		t.Run(strconv.Itoa(n), func(t *testing.T) {
-			t.Parallel()
-			b := newBox(t, everything)
-			pid := b.start()
-			r := b.fault(fmt.Sprintf("stage.%d:stop", n), "exec", b.id, "true")
-			r.failed(t, "did not answer in time")
-			if r.took > 20*time.Second {
-				t.Error(r)
-			}
-			b.alone(pid)
-		})
-	}
-}
-
 // A frozen container is refused, waited for, killed and deleted.
 func TestF22FrozenBetweenCheckAndFork(t *testing.T) {
 	t.Parallel()
