@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,6 +39,9 @@ func TestSystemd(t *testing.T) {
 	t.Run("Leftover", testUnitLeftover)
 	t.Run("Taken", testUnitTaken)
 	t.Run("Killed", testUnitKilled)
+	t.Run("UpdateKilled", testUnitUpdateKilled)
+	t.Run("Containerd", testUnitContainerd)
+	t.Run("DevicesV1", testUnitDevicesV1)
 }
 
 // Where there is no systemd the driver refuses, and leaves nothing.
@@ -368,6 +372,20 @@ func testUnitOfUser(t *testing.T) {
 	if got, err := os.ReadFile("/sys/fs/cgroup" + group + "/pids.max"); err != nil || string(got) != "44\n" {
 		t.Errorf("pids.max is %q, %v", got, err)
 	}
+	// The test, and so exec, is outside of what is delegated to the user.
+	if out := as(bin, "--root", state, "exec", "u1", "sh", "-c", "cat /proc/self/cgroup; id -u"); !strings.HasPrefix(out, "0::"+group+"\n") && out != "0::/\n0" {
+		t.Errorf("exec from outside of the delegated cgroups: %q", out)
+	}
+	as(bin, "--root", state, "exec", "--detach", "u1", "sleep", "1000")
+	if pids := as(bin, "--root", state, "ps", "-f", "json", "u1"); strings.Count(pids, ",") != 1 {
+		t.Errorf("the container's two processes are %s", pids)
+	}
+	as(bin, "--root", state, "update", "--pids-limit", "33", "u1")
+	if got := as("systemctl", "--user", "show", "-P", "TasksMax", "rt-u1.scope"); got != "33" {
+		t.Errorf("after an update TasksMax is %q", got)
+	}
+	as(bin, "--root", state, "pause", "u1")
+	as(bin, "--root", state, "resume", "u1")
 	as(bin, "--root", state, "delete", "--force", "u1")
 	if got := as("systemctl", "--user", "list-units", "--all", "--no-legend", "rt-u1.scope"); got != "" {
 		t.Errorf("left: %s", got)
@@ -419,11 +437,13 @@ func testUnitAnnotations(t *testing.T) {
 		"org.systemd.property.TimeoutStopSec": "1.5", "org.systemd.property.RuntimeMaxUSec": "uint64 600000000",
 		"org.systemd.property.KillSignal": "2", "org.systemd.property.Description": "'of my own'",
 		"org.systemd.property.After": "['network.target', 'dbus.service']", "org.systemd.property.SendSIGHUP": "true",
-		"org.example.other": "x",
+		"org.systemd.property.IOReadBandwidthMax": "[('/dev/vda', 1000000000), ('/dev/vdb', uint64 2000000)]",
+		"org.example.other":                       "x",
 	}
 	u.write()
 	u.create()
-	u.shows(map[string]string{"TimeoutStopUSec": "1.500000s", "RuntimeMaxUSec": "10min", "KillSignal": "2", "Description": "of my own", "SendSIGHUP": "yes"})
+	u.shows(map[string]string{"TimeoutStopUSec": "1.500000s", "RuntimeMaxUSec": "10min", "KillSignal": "2", "Description": "of my own", "SendSIGHUP": "yes",
+		"IOReadBandwidthMax": "/dev/vda 1000000000\n/dev/vdb 2000000"})
 	if after := systemctl(t, "show", "-P", "After", u.unit); !strings.Contains(after, "network.target") || !strings.Contains(after, "dbus.service") {
 		t.Errorf("After is %q", after)
 	}
@@ -434,6 +454,7 @@ func testUnitAnnotations(t *testing.T) {
 		"ExecStart":      {"'/bin/true'", "is not accepted"},
 		"KillMode":       {"5", "GVariant text of type s"},
 		"TasksMax":       {"'many'", "GVariant text of type t"},
+		"IODeviceWeight": {"[('/dev/vda', -5)]", "GVariant text of type a(st)"},
 		"TimeoutStopSec": {"-1", "no number of seconds"},
 		"CollectMode":    {"'never'", "start systemd unit"}, // systemd's own check
 	} {
@@ -453,7 +474,8 @@ func testUnitReload(t *testing.T) {
 		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &pids}
 		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &mem}
 	})
-	if err := unix.Mknod(u.box.path("rootfs/kmsg"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 11))); err != nil {
+	// One that the policy alone refuses: this kernel has it not at all.
+	if err := unix.Mknod(u.box.path("rootfs/port"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 4))); err != nil {
 		t.Fatal(err)
 	}
 	u.create()
@@ -463,7 +485,7 @@ func testUnitReload(t *testing.T) {
 		if v2 {
 			file = "memory.max"
 		}
-		out := u.exec("echo >/dev/null && echo null; head -c 1 /kmsg 2>&1; cat /proc/self/cgroup")
+		out := u.exec("echo >/dev/null && echo null; head -c 1 /port 2>&1; cat /proc/self/cgroup")
 		return out + u.inside("pids", "pids.max") + " " + u.inside("memory", file)
 	}
 	before := look()
@@ -570,5 +592,168 @@ func testUnitKilled(t *testing.T) {
 			}
 			u.ok("--systemd-cgroup", "run", u.id)
 		})
+	}
+}
+
+// kill -9 of an update leaves a container that the next update and delete handle, whether
+// systemd has been told or not.
+func testUnitUpdateKilled(t *testing.T) {
+	faulty := filepath.Join(filepath.Dir(bin), "rt-fault")
+	// The files are written before systemd is told, and again after that.
+	for _, point := range []string{"limit.1", "limit.2", "update.limits"} {
+		t.Run(point, func(t *testing.T) {
+			u := newUnitBox(t, args("sleep", "1000"))
+			u.create()
+			u.ok("start", u.id)
+			p := u.command(faulty, "--root", u.root, "update", "--pids-limit", "44", u.id)
+			p.cmd.Env = append(p.cmd.Env, "RT_FAULT="+point+":kill")
+			if r := p.start().end(); r.code != -int(unix.SIGKILL) {
+				t.Fatalf("%v; expected it to die", r)
+			}
+			u.is("running")
+			u.ok("update", "--pids-limit", "45", u.id)
+			u.shows(map[string]string{"TasksMax": "45"})
+			if got := u.inside("pids", "pids.max"); got != "45" {
+				t.Errorf("pids.max is %q", got)
+			}
+		})
+	}
+}
+
+// containerd's shim drives the driver: with --systemd-cgroup for most commands, without it
+// for some.
+func testUnitContainerd(t *testing.T) {
+	dir := filepath.Join(work, "containerd")
+	rootfs := filepath.Join(dir, "rootfs")
+	for _, d := range []string{dir, rootfs} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := makeRootfs(rootfs); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "socket")
+	config := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\n[grpc]\naddress = %q\n", dir+"/root", dir+"/state", socket)
+	if err := os.WriteFile(dir+"/config.toml", []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	daemon := newProcess(t, "containerd", "--config", dir+"/config.toml").start()
+	t.Cleanup(func() {
+		daemon.signal(syscall.SIGTERM)
+		if r := daemon.end(); t.Failed() {
+			t.Log(r.err[max(0, len(r.err)-4096):])
+		}
+	})
+	ctr := func(args ...string) result {
+		t.Helper()
+		return newProcess(t, append([]string{"ctr", "--address", socket, "--namespace", "rttest"}, args...)...).start().end()
+	}
+	ok := func(args ...string) string {
+		t.Helper()
+		r := ctr(args...)
+		if r.code != 0 {
+			t.Fatal(r)
+		}
+		return r.out
+	}
+	eventually(t, func() error {
+		if r := ctr("version"); r.code != 0 {
+			return fmt.Errorf("containerd does not answer: %v", r)
+		}
+		return nil
+	})
+	const unit, path = "rttest-ctr1.scope", "/rttest.slice/rttest-ctr1.scope"
+	run := []string{"run", "--detach", "--rootfs", "--runtime", "io.containerd.runc.v2", "--runc-binary", bin,
+		"--runc-systemd-cgroup", "--cgroup", "rttest.slice:rttest:ctr1", "--memory-limit", "67108864", "--cpus", "0.5"}
+	for again := range 2 { // the unit's name is free again
+		ok(append(slices.Clone(run), rootfs, "ctr1", "sleep", "1000")...)
+		want := map[string]string{"ActiveState": "active", "ControlGroup": path, "CPUQuotaPerSecUSec": "500ms", "Slice": "rttest.slice"}
+		if want["MemoryMax"] = "67108864"; !v2 {
+			delete(want, "MemoryMax")
+			want["MemoryLimit"] = "67108864"
+		}
+		for name, value := range want {
+			if got := systemctl(t, "show", "-P", name, unit); got != value {
+				t.Errorf("%s is %q, expected %q", name, got, value)
+			}
+		}
+		if again == 1 {
+			ok("tasks", "delete", "--force", "ctr1")
+			ok("containers", "delete", "ctr1")
+			break
+		}
+		if out := ok("tasks", "exec", "--exec-id", "e1", "ctr1", "sh", "-c", "cat /proc/self/cgroup"); !v2 && !strings.Contains(out, path) {
+			t.Errorf("exec runs in %q", out)
+		}
+		if out := ok("tasks", "ps", "ctr1"); strings.Count(out, "\n") != 2 {
+			t.Errorf("ps: %q", out)
+		}
+		ok("tasks", "pause", "ctr1")
+		if out := ok("tasks", "list"); !strings.Contains(out, "PAUSED") {
+			t.Errorf("list: %q", out)
+		}
+		ok("tasks", "resume", "ctr1")
+		if out := ok("tasks", "metrics", "ctr1"); !strings.Contains(out, "memory") {
+			t.Errorf("metrics: %q", out)
+		}
+		ok("tasks", "kill", "--signal", "SIGKILL", "ctr1")
+		eventually(t, func() error {
+			if out := ok("tasks", "list"); !strings.Contains(out, "STOPPED") {
+				return fmt.Errorf("list: %q", out)
+			}
+			return nil
+		})
+		ok("tasks", "delete", "ctr1")
+		ok("containers", "delete", "ctr1")
+	}
+	eventually(t, func() error {
+		if out, _ := exec.Command("systemctl", "list-units", "--all", "--no-legend", "--plain", unit).Output(); len(out) > 0 {
+			return fmt.Errorf("left: unit %s", out)
+		}
+		for _, m := range cgroup {
+			if _, err := os.Stat(filepath.Join(m, path)); err == nil {
+				return fmt.Errorf("left: cgroup %s", filepath.Join(m, path))
+			}
+		}
+		return nil
+	})
+	// What systemd refuses, the engine's user reads.
+	r := ctr(append(slices.Clone(run), "--annotation", "org.systemd.property.CollectMode='never'", rootfs, "ctr2", "true")...)
+	if r.code == 0 || !strings.Contains(r.err, "start systemd unit") || !strings.Contains(r.err, "CollectMode") {
+		t.Errorf("a property that systemd refuses: %v", r)
+	}
+	ctr("containers", "delete", "ctr2")
+}
+
+// On cgroup v1 systemd writes the device policy that it knows whenever it likes. That
+// must not be to allow all.
+func testUnitDevicesV1(t *testing.T) {
+	if v2 {
+		t.Skip("on cgroup v2 systemd's programs are beside rt's, and both have to allow")
+	}
+	u := newUnitBox(t, args("sleep", "1000"))
+	for name, number := range map[string]uint64{"loop": unix.Mkdev(10, 237), "port": unix.Mkdev(1, 4)} {
+		if err := unix.Mknod(u.box.path("rootfs/"+name), unix.S_IFCHR|0o666, int(number)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u.spec.Linux.Resources.Devices = append(u.spec.Linux.Resources.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: to(int64(10)), Minor: to(int64(237)), Access: "r"})
+	u.write()
+	u.create()
+	u.ok("start", u.id)
+	look := func() string {
+		return u.exec("(: </dev/null) && echo null; (: </loop) && echo loop; (: >/loop) 2>&1; (: </port) 2>&1; true")
+	}
+	before := look()
+	if before != "null\nloop\nsh: can't create /loop: Operation not permitted\nsh: can't open /port: Operation not permitted\n" {
+		t.Fatalf("devices: %q", before)
+	}
+	for _, again := range [][]string{{"daemon-reload"}, {"daemon-reexec"}, {"set-property", "--runtime", u.unit, "CPUShares=500"},
+		{"set-property", "--runtime", u.unit, "DevicePolicy=" + systemctl(t, "show", "-P", "DevicePolicy", u.unit)}} {
+		systemctl(t, again...)
+		if after := look(); after != before {
+			t.Errorf("before %q, after systemctl %v %q, the list being\n%s", before, again, after, u.inside("devices", "devices.list"))
+		}
 	}
 }

@@ -127,6 +127,9 @@ func (e *execution) enter() error {
 		return errors.Join(errors.New("cannot exec in a stopped container"), err)
 	}
 	fault("exec.launch")
+	if err := e.admit(); err != nil {
+		return err
+	}
 	if err := e.start(); err != nil {
 		return err
 	}

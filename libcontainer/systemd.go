@@ -2,6 +2,7 @@ package libcontainer
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"rt/libcontainer/cgroup"
@@ -20,7 +21,7 @@ func newManager(l *cgroup.Layout, spec *specs.Spec, id string, o *CreateOptions,
 	}
 	so := systemd.Options{
 		CgroupsPath: cgroupsPath(spec), ID: id, Annotations: spec.Annotations,
-		User: user,
+		User: user, Devices: o.Rootless != RootlessTrue,
 	}
 	if spec.Linux != nil {
 		so.Resources = spec.Linux.Resources
@@ -42,6 +43,32 @@ func loadManager(raw jsontext.Value) (cgroup.Manager, error) {
 		return systemd.Load(rec), nil
 	}
 	return cgroup.Load(rec), nil
+}
+
+// admit has the process that will clone the one of exec moved into the container's unit, if
+// that is one of a user's systemd and the kernel would not let the process clone into
+// its cgroup from where rt is, such as a login session: no cgroup above both is delegated.
+func (e *execution) admit() error {
+	m, err := e.container.manager()
+	if err != nil {
+		return err
+	}
+	rec := m.Record()
+	if !rec.User || len(rec.Dirs) != 1 {
+		return nil
+	}
+	l, err := cgroup.Detect()
+	if err != nil {
+		return err
+	}
+	if cgroup.Permitted(l, e.cg) == nil {
+		return nil
+	}
+	if err := e.awaitStage(); err != nil {
+		return err
+	}
+	sub := strings.TrimPrefix(e.cg.Record().Dirs[0].Path, rec.Dirs[0].Path)
+	return m.(*systemd.Manager).Attach(e.stage.First(), sub)
 }
 
 // causeOf returns what the stage reports of its end, if it has ended and that is why

@@ -165,6 +165,8 @@ func (e *OpError) cause() string {
 		return "the cgroup has sub-cgroups with controllers, so it cannot hold processes"
 	case e.Kind == plan.KindFork && (e.Errno == unix.ENOENT || e.Errno == unix.ENODEV):
 		return "the cgroup is gone, or lies outside of the cgroup namespace that rt is in"
+	case e.Kind == plan.KindFork && e.Errno == unix.EACCES:
+		return "to enter the cgroup from where rt runs needs permission to write cgroup.procs of a cgroup above both"
 	case e.Kind == plan.KindFork && e.Errno == unix.EOPNOTSUPP:
 		return "the cgroup is a threaded one of others, or below such a one"
 	case e.Kind == plan.KindJoin && e.Errno == unix.EINVAL:

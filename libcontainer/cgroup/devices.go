@@ -131,7 +131,12 @@ func (r *deviceRule) String() string {
 		}
 		return strconv.FormatUint(uint64(n), 10)
 	}
-	s := string(r.kind) + " " + number(r.major) + ":" + number(r.minor) + " "
+	return string(r.kind) + " " + number(r.major) + ":" + number(r.minor) + " " + r.letters()
+}
+
+// letters is the access as devices.allow and systemd take it.
+func (r *deviceRule) letters() string {
+	s := ""
 	for i, c := range []byte("mrw") {
 		if r.access>>i&1 != 0 {
 			s += string(c)
@@ -154,12 +159,13 @@ type deviceWrite struct {
 // would have to cut a part out of a wildcard, the policy cannot be expressed: that is
 // an error for a rule of the config, as ignoring it would leave a device open. A
 // default rule that cannot be expressed is left out: the device stays closed.
-func v1Devices(rules []deviceRule) ([]deviceWrite, error) {
-	var (
-		writes     []deviceWrite
-		exceptions []deviceRule
-		allowed    bool // the default
-	)
+func v1Devices(rules []deviceRule) (writes []deviceWrite, err error) {
+	writes, _, _, err = v1Policy(rules)
+	return writes, err
+}
+
+// v1Policy returns with the writes what they lead to: the default, and the exceptions to it.
+func v1Policy(rules []deviceRule) (writes []deviceWrite, allowed bool, exceptions []deviceRule, err error) {
 	for i := range rules {
 		r := &rules[i]
 		if r.kind == 'a' {
@@ -181,7 +187,7 @@ func v1Devices(rules []deviceRule) ([]deviceWrite, error) {
 				if r.origin == "default" {
 					continue
 				}
-				return nil, fmt.Errorf("set device policy (%s): cgroup v1 cannot make %q an exception to %q (%s): accepted are rules that cover all of it", r.origin, r, e, e.origin)
+				return nil, false, nil, fmt.Errorf("set device policy (%s): cgroup v1 cannot make %q an exception to %q (%s): accepted are rules that cover all of it", r.origin, r, e, e.origin)
 			}
 			less := *e
 			less.access = r.access
@@ -189,5 +195,5 @@ func v1Devices(rules []deviceRule) ([]deviceWrite, error) {
 			writes = append(writes, deviceWrite{r.allow, less.String(), r.origin})
 		}
 	}
-	return writes, nil
+	return writes, allowed, exceptions, nil
 }

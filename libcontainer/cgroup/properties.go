@@ -25,6 +25,51 @@ func UnitProperties(m Manager, r *specs.LinuxResources) ([]unit.Property, error)
 	return nil, fmt.Errorf("list unit properties: %T is no manager of files", m)
 }
 
+// DeviceProperties returns what systemd is told of the device policy that m.Devices makes of
+// config. On cgroup v1 it writes what it knows of that whenever it reads its configuration
+// again, and to who has told it nothing it opens all devices; on v2 there is nothing
+// to tell, as its programs can only take away from what rt's allows.
+//
+// It knows lists of what is allowed, and no rule for one minor number of all major
+// ones: such a rule is left out. A policy that allows all but some devices it does not
+// know at all, and nothing is told.
+func DeviceProperties(m Manager, config []specs.LinuxDeviceCgroup) ([]unit.Property, error) {
+	if _, ok := m.(*v1); !ok {
+		return nil, nil
+	}
+	list, err := deviceRules(config)
+	if err != nil {
+		return nil, err
+	}
+	_, allowed, exceptions, err := v1Policy(list)
+	if err != nil || allowed {
+		return nil, err
+	}
+	var pairs [][2]string
+	for i := range exceptions {
+		e := &exceptions[i]
+		class := "char"
+		if e.kind == 'b' {
+			class = "block"
+		}
+		var name string
+		switch {
+		case e.access == 0:
+			continue // all was taken back
+		case e.major == anyNumber && e.minor == anyNumber:
+			name = class + "-*"
+		case e.major == anyNumber:
+			continue
+		case e.minor == anyNumber:
+			name = fmt.Sprintf("%s-%d", class, e.major)
+		default:
+			name = fmt.Sprintf("/dev/%s/%d:%d", class, e.major, e.minor)
+		}
+		pairs = append(pairs, [2]string{name, e.letters()})
+	}
+	return []unit.Property{unit.Text("DevicePolicy", "strict"), unit.Pairs("DeviceAllow", pairs)}, nil
+}
+
 // Properties that are numbers, by the file that has the same one, in cgroup2 and in v1.
 var (
 	numbersV2 = map[string]string{

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"rt/libcontainer/cgroup/systemd/unit"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 func TestUnitProperties(t *testing.T) {
@@ -52,5 +54,41 @@ func TestUnitProperties(t *testing.T) {
 		if tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
 			t.Errorf("%s: %v; want %q", tt.name, err, tt.err)
 		}
+	}
+}
+
+func TestDeviceProperties(t *testing.T) {
+	const defaults = `("char-*", "m"), ("block-*", "m"), ("/dev/char/10:200", "mrw"), ("char-136", "mrw"), ("/dev/char/5:2", "mrw"), ("/dev/char/5:0", "mrw"), ` +
+		`("/dev/char/1:9", "mrw"), ("/dev/char/1:8", "mrw"), ("/dev/char/1:7", "mrw"), ("/dev/char/1:5", "mrw"), ("/dev/char/1:3", "mrw")]`
+	for _, tt := range []struct {
+		name  string
+		rules []specs.LinuxDeviceCgroup
+		want  string // of DeviceAllow; "" if nothing is told
+		err   string
+	}{
+		{"nothing", nil, "[" + defaults, ""},
+		{"denied first", []specs.LinuxDeviceCgroup{{Access: "rwm"}}, "[" + defaults, ""},
+		{"one of each", []specs.LinuxDeviceCgroup{rule(true, "c", 10, 229, "rw"), rule(true, "b", 8, -1, "r"), rule(true, "b", 8, 4294967294, "w")},
+			`[("/dev/char/10:229", "rw"), ("block-8", "r"), ("/dev/block/8:4294967294", "w"), ` + defaults, ""},
+		{"taken back", []specs.LinuxDeviceCgroup{rule(true, "c", 10, 229, "rw"), rule(false, "c", 10, 229, "r"), rule(true, "c", 4, 5, "m"), rule(false, "c", 4, -1, "rwm")},
+			`[("/dev/char/10:229", "w"), ` + defaults, ""},
+		{"a minor number of all", []specs.LinuxDeviceCgroup{rule(true, "c", -1, 3, "rw")}, "[" + defaults, ""},
+		{"all", []specs.LinuxDeviceCgroup{{Allow: true}}, "", ""},
+		{"all but one", []specs.LinuxDeviceCgroup{{Allow: true}, rule(false, "b", 8, 0, "rwm")}, "", ""},
+		{"malformed", []specs.LinuxDeviceCgroup{rule(true, "x", 1, 1, "r")}, "", "/linux/resources/devices/0"},
+		{"hole in a wildcard", []specs.LinuxDeviceCgroup{rule(true, "c", -1, -1, "rw"), rule(false, "c", 1, 1, "r")}, "", "/linux/resources/devices/1"},
+	} {
+		got, err := DeviceProperties(&v1{}, tt.rules)
+		checkErr(t, err, tt.err)
+		var want []unit.Property
+		if tt.want != "" {
+			want = []unit.Property{{Name: "DevicePolicy", Type: "s", Value: `"strict"`}, {Name: "DeviceAllow", Type: "a(ss)", Value: tt.want}}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", tt.name, got, want)
+		}
+	}
+	if got, err := DeviceProperties(&v2{}, nil); err != nil || got != nil {
+		t.Errorf("on cgroup v2: %v, %v", got, err)
 	}
 }

@@ -48,6 +48,11 @@ func (u *units) try(q *unit.Request, r *unit.Reply) (err error) {
 		return nil
 	case unit.Stop:
 		return u.stop(ctx, q.Unit)
+	case unit.Attach:
+		if err := u.conn.AttachProcessesToUnit(ctx, q.Unit, q.Sub, []uint32{uint32(q.Pid)}); err != nil {
+			return fmt.Errorf("move process %d into systemd unit %q: %w", q.Pid, q.Unit, err)
+		}
+		return nil
 	}
 	return fmt.Errorf("unknown request %q", q.Op)
 }
@@ -57,10 +62,16 @@ func (u *units) try(q *unit.Request, r *unit.Reply) (err error) {
 func properties(list []unit.Property) ([]systemd.Property, error) {
 	out := make([]systemd.Property, len(list))
 	for i, p := range list {
-		sig, err := dbus.ParseSignature(p.Type)
-		if err == nil {
-			out[i].Name = p.Name
-			out[i].Value, err = dbus.ParseVariant(p.Value, sig)
+		out[i].Name = p.Name
+		var err error
+		switch p.Type {
+		case "a(ss)", "a(st)":
+			out[i].Value, err = pairs(p)
+		default:
+			var sig dbus.Signature
+			if sig, err = dbus.ParseSignature(p.Type); err == nil {
+				out[i].Value, err = dbus.ParseVariant(p.Value, sig)
+			}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("set systemd property %s to %q: %w; accepted is GVariant text of type %s", p.Name, p.Value, err, p.Type)
@@ -68,6 +79,27 @@ func properties(list []unit.Property) ([]systemd.Property, error) {
 	}
 	return out, nil
 }
+
+func pairs(p unit.Property) (dbus.Variant, error) {
+	list, err := unit.ParsePairs(p.Value, p.Type == "a(st)")
+	texts, numbers := []text{}, []number{}
+	for _, e := range list {
+		texts = append(texts, text{e.Name, e.Text})
+		numbers = append(numbers, number{e.Name, e.Number})
+	}
+	if p.Type == "a(st)" {
+		return dbus.MakeVariant(numbers), err
+	}
+	return dbus.MakeVariant(texts), err
+}
+
+type (
+	text   struct{ Name, Value string }
+	number struct {
+		Name  string
+		Value uint64
+	}
+)
 
 // start starts the unit. The name may be taken by one that has failed, which
 // systemd keeps for people to look at.

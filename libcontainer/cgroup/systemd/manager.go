@@ -17,7 +17,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Manager is a cgroup.Manager for a unit. Only New, Create, Update, Undo and
+// Manager is a cgroup.Manager for a unit. Only New, Create, Update, Attach, Undo and
 // Remove speak with systemd.
 //
 // # How the container gets into its scope
@@ -53,6 +53,7 @@ type Options struct {
 	Resources   *specs.LinuxResources // nil for none
 	Annotations map[string]string     // of config.json
 	User        bool                  // the user's systemd
+	Devices     bool                  // the container has a device policy, which rootless ones have not
 }
 
 // New returns the Manager of a unit that does not exist yet. It connects to systemd,
@@ -73,6 +74,17 @@ func New(l *cgroup.Layout, o Options) (*Manager, error) {
 	defer files.Close()
 	if m.props, err = cgroup.UnitProperties(files, o.Resources); err != nil {
 		return nil, err
+	}
+	if o.Devices {
+		var rules []specs.LinuxDeviceCgroup
+		if o.Resources != nil {
+			rules = o.Resources.Devices
+		}
+		devices, err := cgroup.DeviceProperties(files, rules)
+		if err != nil {
+			return nil, err
+		}
+		m.props = append(m.props, devices...)
 	}
 	set, err := unit.FromAnnotations(o.Annotations)
 	if err != nil {
@@ -228,6 +240,15 @@ func (m *Manager) Remove(deadline time.Time) error {
 		err = nil
 	}
 	return errors.Join(err, m.Manager.Remove(deadline))
+}
+
+// Attach has systemd move the process, a child of the caller's, into the unit's cgroup or
+// into sub, which is "" or a path below it: from outside of what is delegated to a
+// user only systemd can.
+func (m *Manager) Attach(pid int, sub string) error {
+	_, err := m.ask(&unit.Request{Op: unit.Attach, Unit: m.rec.Unit, Pid: pid, Sub: sub})
+	m.disconnect()
+	return err
 }
 
 func (m *Manager) stop() error {

@@ -18,6 +18,8 @@ const (
 	Set Op = "set"
 	// Stop stops the unit and forgets its failure. One that is not there is no error.
 	Stop Op = "stop"
+	// Attach moves Pid, a process of the caller's, into the unit's cgroup, or into Sub below it.
+	Attach Op = "attach"
 )
 
 // Request is one document on the agent's standard input.
@@ -26,7 +28,8 @@ type Request struct {
 	User       bool // Open: the instance of the user, not that of the system
 	Unit       string
 	Properties []Property
-	Pid        int // Start: a process for the new unit; 0 for none, which only a slice may have
+	Pid        int    // Start: a process for the new unit; 0 for none, which only a slice may have
+	Sub        string // Attach: "" or a path below the unit's cgroup
 }
 
 // Reply is one document on the agent's standard output.

@@ -15,7 +15,8 @@ type Property struct {
 	Name, Type, Value string
 }
 
-// Bool, Number, Text, Texts and Bytes make properties of the types b, t, s, as and ay.
+// Bool, Number, Text, Texts, Bytes and Pairs make properties of the types b, t, s, as, ay and
+// a(ss).
 func Bool(name string, v bool) Property { return Property{name, "b", strconv.FormatBool(v)} }
 
 func Number(name string, v uint64) Property {
@@ -38,6 +39,119 @@ func Bytes(name string, v []byte) Property {
 		q[i] = strconv.Itoa(int(b))
 	}
 	return Property{name, "ay", "[" + strings.Join(q, ", ") + "]"}
+}
+
+func Pairs(name string, v [][2]string) Property {
+	q := make([]string, len(v))
+	for i, p := range v {
+		q[i] = "(" + quote(p[0]) + ", " + quote(p[1]) + ")"
+	}
+	return Property{name, "a(ss)", "[" + strings.Join(q, ", ") + "]"}
+}
+
+// Pair is an entry of a value of the type a(ss) or a(st): Text or Number is the second.
+type Pair struct {
+	Name   string
+	Text   string
+	Number uint64
+}
+
+// ParsePairs parses a value of the type a(ss), or with numbers a(st), as GVariant text: such as
+// [("/dev/sda", 5), ("/dev/sdb", uint64 6)]. The D-Bus library cannot.
+func ParsePairs(text string, numbers bool) ([]Pair, error) {
+	p := pairs{rest: text}
+	p.word("[")
+	var list []Pair
+	for p.err == nil && !p.next("]") {
+		if len(list) > 0 {
+			p.word(",")
+		}
+		var e Pair
+		p.word("(")
+		e.Name = p.text()
+		p.word(",")
+		if numbers {
+			e.Number = p.number()
+		} else {
+			e.Text = p.text()
+		}
+		p.word(")")
+		list = append(list, e)
+	}
+	p.word("]")
+	if p.err == nil && p.blank() != "" {
+		p.fail("the end")
+	}
+	return list, p.err
+}
+
+// pairs is what is left to parse, and the first error.
+type pairs struct {
+	rest string
+	err  error
+}
+
+func (p *pairs) blank() string {
+	p.rest = strings.TrimLeft(p.rest, " \t\n")
+	return p.rest
+}
+
+func (p *pairs) fail(due string) {
+	if p.err == nil {
+		p.err = fmt.Errorf("expected %s at %q", due, p.rest[:min(len(p.rest), 20)])
+	}
+}
+
+func (p *pairs) next(word string) bool { return strings.HasPrefix(p.blank(), word) }
+
+func (p *pairs) word(word string) {
+	if p.err != nil || !p.next(word) {
+		p.fail(word)
+		return
+	}
+	p.rest = p.rest[len(word):]
+}
+
+func (p *pairs) text() string {
+	if p.err != nil || !p.next(`"`) && !p.next("'") {
+		p.fail("a string")
+		return ""
+	}
+	quote := p.rest[0]
+	rest, s := p.rest[1:], []rune{}
+	for rest != "" && rest[0] != quote {
+		r, _, after, err := strconv.UnquoteChar(rest, quote)
+		if err != nil {
+			p.fail("a string")
+			return ""
+		}
+		s, rest = append(s, r), after
+	}
+	if rest == "" {
+		p.fail("a string that ends")
+		return ""
+	}
+	p.rest = rest[1:]
+	return string(s)
+}
+
+func (p *pairs) number() uint64 {
+	for _, t := range []string{"uint64", "@t"} {
+		if rest, ok := strings.CutPrefix(p.blank(), t); ok {
+			p.rest = rest
+		}
+	}
+	n := strings.IndexFunc(p.blank(), func(r rune) bool { return r < '0' || r > '9' })
+	if n < 0 {
+		n = len(p.rest)
+	}
+	v, err := strconv.ParseUint(p.rest[:n], 10, 64)
+	if p.err != nil || err != nil {
+		p.fail("a number from 0 to 18446744073709551615")
+		return 0
+	}
+	p.rest = p.rest[n:]
+	return v
 }
 
 // quote writes a string as GVariant text; what is no printable ASCII becomes "?",

@@ -1,8 +1,10 @@
 package unit
 
 import (
+	"math"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -116,4 +118,67 @@ func TestQuote(t *testing.T) {
 	if p := Bytes("C", []byte{1, 255}); p.Value != "[1, 255]" {
 		t.Error(p)
 	}
+}
+
+func TestPairs(t *testing.T) {
+	if p := Pairs("D", [][2]string{{"a", `"`}, {"b", ""}}); p.Value != `[("a", "\""), ("b", "")]` || p.Type != "a(ss)" {
+		t.Error(p)
+	}
+	for _, tt := range []struct {
+		text    string
+		numbers bool
+		want    []Pair
+		err     string
+	}{
+		{"[]", false, nil, ""},
+		{" [ ] ", true, nil, ""},
+		{`[("/dev/sda", 5)]`, true, []Pair{{Name: "/dev/sda", Number: 5}}, ""},
+		{`[('/dev/sda',uint64 0),("b", @t 18446744073709551615)]`, true, []Pair{{Name: "/dev/sda"}, {Name: "b", Number: math.MaxUint64}}, ""},
+		{`[("a", "b"), ('c"\'', "\u00e9")]`, false, []Pair{{Name: "a", Text: "b"}, {Name: `c"'`, Text: "é"}}, ""},
+		{"", false, nil, "expected ["},
+		{"[", false, nil, "expected ("},
+		{"[(", false, nil, "expected a string"},
+		{`[("a", "b")`, false, nil, "expected ,"},
+		{`[("a", "b"`, false, nil, "expected )"},
+		{`[("a", "b")] x`, false, nil, "expected the end"},
+		{`[("a", "b"),]`, false, nil, "expected ("},
+		{`[("a", 5)]`, false, nil, "expected a string"},
+		{`[("a", "b")]`, true, nil, "expected a number"},
+		{`[("a", -1)]`, true, nil, "expected a number"},
+		{`[("a", 18446744073709551616)]`, true, nil, "expected a number"},
+		{`[("a", 5`, true, nil, "expected )"},
+		{`[("a`, true, nil, "a string that ends"},
+		{`[("\q", 5)]`, true, nil, "expected a string"},
+	} {
+		got, err := ParsePairs(tt.text, tt.numbers)
+		if tt.err == "" && (err != nil || !slices.Equal(got, tt.want)) {
+			t.Errorf("%s: %v, %v; want %v", tt.text, got, err, tt.want)
+		}
+		if tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+			t.Errorf("%s: %v; want %q", tt.text, err, tt.err)
+		}
+	}
+}
+
+func FuzzPairs(f *testing.F) {
+	for _, s := range []string{"[]", `[("a", 5), ('b', uint64 6)]`, `[("a", "b")]`, `[("`, "\xff"} {
+		f.Add(s, true)
+		f.Add(s, false)
+	}
+	f.Fuzz(func(t *testing.T, text string, numbers bool) {
+		list, err := ParsePairs(text, numbers)
+		if err != nil || numbers {
+			return
+		}
+		var again [][2]string
+		for _, p := range list {
+			if quote(p.Name) != strconv.Quote(p.Name) || quote(p.Text) != strconv.Quote(p.Text) {
+				return // it was not written by Pairs
+			}
+			again = append(again, [2]string{p.Name, p.Text})
+		}
+		if got, err := ParsePairs(Pairs("x", again).Value, false); err != nil || !slices.Equal(got, list) {
+			t.Errorf("%v, %v; want %v", got, err, list)
+		}
+	})
 }
