@@ -278,7 +278,7 @@ func TestInContainer(t *testing.T) {
 			// The inner bundle.
 			inner := bundle.Default(v2)
 			inner.Process.Terminal = false
-			inner.Process.Args = []string{"sleep", "60"}
+			inner.Process.Args = []string{"sleep", "1000"}
 			inner.Root.Path, inner.Root.Readonly = "/inner/rootfs", false
 			inner.Linux.CgroupsPath = ""
 			major, minor := forbiddenDevice(t)

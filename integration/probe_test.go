@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +54,8 @@ func probe(args []string) int {
 		err = unix.SchedSetAttr(0, &attr, 0)
 	case "direct": // FILE: reads it past the page cache, prints how many milliseconds that took
 		err = probeDirect(args[1])
+	case "read": // FILE: waits for /go, and until /stop is there counts reads past the page cache
+		err = probeRead(args[1])
 	default:
 		err = fmt.Errorf("unknown command %q", args[0])
 	}
@@ -155,4 +158,44 @@ func probeDirect(file string) error {
 			return nil
 		}
 	}
+}
+
+// readers is how many requests probeRead keeps under way: so many that the scheduler always has one
+// to choose, however long the machine takes from one to the next.
+const readers = 4
+
+func probeRead(file string) error {
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	const size = 4096
+	mem, err := unix.Mmap(-1, 0, readers*size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	there := func(name string) bool { return unix.Access(name, unix.F_OK) == nil }
+	for !there("/go") {
+		time.Sleep(10 * time.Millisecond)
+	}
+	var n atomic.Int64
+	ended := make(chan error)
+	for i := range readers {
+		go func() {
+			var err error
+			for at := i; err == nil && !there("/stop"); at = (at + readers) % 1024 {
+				if _, err = unix.Pread(fd, mem[i*size:][:size], int64(at*size)); err == nil {
+					n.Add(1)
+				}
+			}
+			ended <- err
+		}()
+	}
+	for range readers {
+		if e := <-ended; e != nil {
+			err = e
+		}
+	}
+	fmt.Println(n.Load())
+	return err
 }

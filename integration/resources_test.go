@@ -27,7 +27,7 @@ func needs(t *testing.T, controllers ...string) {
 
 // controllerDir is where the hierarchy that has a controller is mounted.
 func controllerDir(controller string) (string, bool) {
-	if v2 || controller == "hugetlb" {
+	if v2 || controller == "hugetlb" && !slices.Contains(cgroup, "/sys/fs/cgroup/hugetlb") {
 		text, err := os.ReadFile(filepath.Join(cgroup2(), "cgroup.controllers"))
 		return cgroup2(), err == nil && slices.Contains(strings.Fields(string(text)), controller)
 	}
@@ -364,6 +364,144 @@ func TestBlockIOThrottle(t *testing.T) {
 	}
 }
 
+// slowDisk is a disk of the kernel's own making, on which one request takes 10 ms and no two go
+// at a time, shared out by the scheduler that knows weights.
+func slowDisk(t *testing.T) (major, minor int64) {
+	t.Helper()
+	if !strings.HasPrefix(lane, "vm") {
+		t.Skip("loads modules into the kernel, which only the vm lane's is there for")
+	}
+	for _, module := range [][]string{{"bfq"}, {"null_blk", "nr_devices=1", "queue_mode=2", "irqmode=2", "completion_nsec=10000000", "hw_queue_depth=1", "submit_queues=1", "gb=1"}} {
+		if r := newProcess(t, append([]string{"modprobe"}, module...)...).start().end(); r.code != 0 {
+			t.Fatal(r)
+		}
+	}
+	t.Cleanup(func() { newProcess(t, "modprobe", "-r", "null_blk").start().end() })
+	const queue = "/sys/block/nullb0/queue/"
+	for _, f := range [][2]string{{"scheduler", "bfq"}, {"iosched/low_latency", "0"}, {"iosched/strict_guarantees", "1"}} {
+		if err := os.WriteFile(queue+f[0], []byte(f[1]), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile("/sys/block/nullb0/dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(string(text), "%d:%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	return major, minor
+}
+
+// Of two that read as fast as they can the one with the larger weight gets more: by the weight for
+// all devices, and after updates by that for the one.
+func TestBlockIOWeight(t *testing.T) {
+	needs(t, "io")
+	major, minor := slowDisk(t)
+	reader := func(weight uint16) *box {
+		t.Helper()
+		b := newBox(t, args("sleep", "1000"), limits(func(r *specs.LinuxResources) {
+			r.BlockIO = &specs.LinuxBlockIO{Weight: &weight}
+			r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "b", Major: &major, Minor: &minor, Access: "r"})
+		}))
+		b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/slow", Type: "b", Major: major, Minor: minor, FileMode: to(os.FileMode(0o600))}}
+		b.write()
+		b.launch()
+		return b
+	}
+	heavy, light := reader(1000), reader(100)
+	// ratio is how many reads of a there are to one of b's in the same time.
+	ratio := func(a, b *box) float64 {
+		t.Helper()
+		both := []*box{a, b}
+		var readers []*process
+		for _, x := range both {
+			os.Remove(filepath.Join(x.rootfs, "go"))
+			os.Remove(filepath.Join(x.rootfs, "stop"))
+			readers = append(readers, x.begin("exec", x.id, "/probe", "read", "/dev/slow"))
+		}
+		for _, x := range both {
+			eventually(t, func() error {
+				if n := len(x.pids()); n != 2 {
+					return fmt.Errorf("%d processes", n)
+				}
+				return nil
+			})
+		}
+		for _, x := range both {
+			x.file("go", "")
+		}
+		time.Sleep(4 * time.Second)
+		for _, x := range both {
+			x.file("stop", "")
+		}
+		var n [2]float64
+		for i, p := range readers {
+			r := p.end()
+			if _, err := fmt.Sscan(r.out, &n[i]); r.code != 0 || err != nil {
+				t.Fatal(r)
+			}
+		}
+		t.Logf("%.0f reads to %.0f", n[0], n[1])
+		return n[0] / max(n[1], 1)
+	}
+	// The scheduler is not strict about it: two and a half to five times were seen, about the same without weights.
+	if r := ratio(heavy, light); r < 1.5 {
+		t.Errorf("with ten times the weight it reads %.1f times as much", r)
+	}
+	for b, weight := range map[*box]int{heavy: 100, light: 1000} {
+		doc := fmt.Sprintf(`{"blockIO":{"weightDevice":[{"major":%d,"minor":%d,"weight":%d}]}}`, major, minor, weight)
+		if r := b.feed(doc, "update", "-r", "-", b.id); r.code != 0 {
+			t.Fatal(r)
+		}
+	}
+	if r := ratio(light, heavy); r < 1.5 {
+		t.Errorf("with ten times the weight for the device it reads %.1f times as much", r)
+	}
+}
+
+// A limit of RDMA is a line of the device's. Without such a device, which can be had by hardware
+// only, the kernel refuses it, and the controller's file in the container is empty.
+func TestRdma(t *testing.T) {
+	t.Parallel()
+	needs(t, "rdma")
+	devices, _ := os.ReadDir("/sys/class/infiniband")
+	name := "mlx5_1"
+	if len(devices) > 0 {
+		name = devices[0].Name()
+	}
+	limit := limits(func(r *specs.LinuxResources) {
+		r.Rdma = map[string]specs.LinuxRdma{name: {HcaHandles: to(uint32(3)), HcaObjects: to(uint32(10000))}}
+	})
+	dir := "/sys/fs/cgroup/"
+	if !v2 {
+		dir += "rdma/"
+	}
+	if len(devices) > 0 {
+		b := newBox(t, args("cat", dir+"rdma.max"), limit)
+		if out := b.run(); !strings.Contains(out, name+" hca_handle=3 hca_object=10000\n") {
+			t.Errorf("rdma.max is %q", out)
+		}
+		return
+	}
+	b := newBox(t, args("sleep", "60"), limit)
+	for _, command := range []string{"create", "run"} {
+		b.refused([]string{`set rdma.max to "mlx5_1 hca_handle=3 hca_object=10000" (config.json /linux/resources/rdma/mlx5_1): no such device`}, command, b.id)
+		b.clean()
+	}
+	b.spec.Linux.Resources.Rdma = nil
+	b.write()
+	b.launch()
+	if out := b.exec("cat " + dir + "rdma.max; cat " + dir + "rdma.current"); out != "" {
+		t.Errorf("rdma.max and rdma.current are %q", out)
+	}
+	r := b.feed(`{"pids":{"limit":44},"rdma":{"mlx5_1":{"hcaHandles":3}}}`, "update", "-r", "-", b.id)
+	r.refused(1, `set rdma.max to "mlx5_1 hca_handle=3" (resources /rdma/mlx5_1): no such device; no limit was changed`)
+	if n := b.stats().Data.Pids.Limit; n == 44 {
+		t.Error("an update that was refused changed a limit")
+	}
+}
+
 // Huge pages are refused by the limit, as the kernel's count of it shows, before
 // it is asked whether there are any.
 func TestHugepageLimit(t *testing.T) {
@@ -387,7 +525,7 @@ func TestHugepageLimit(t *testing.T) {
 		t.Error("6 MB under a limit of 4: none refused")
 	}
 	r := b.feed(`{"hugepageLimits":[{"pageSize":"3MB","limit":1}]}`, "update", "-r", "-", b.id)
-	r.refused(1, "set hugetlb.3MB.max", "(resources /hugepageLimits/0)")
+	r.refused(1, "set hugetlb.3MB.", "(resources /hugepageLimits/0)")
 }
 
 // Realtime scheduling is permitted with a share of it (CONFIG_RT_GROUP_SCHED).

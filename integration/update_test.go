@@ -37,7 +37,7 @@ func TestRefusedLimits(t *testing.T) {
 		{`{"devices":[{"allow":true,"type":"x","access":"r"}]}`, []string{`/linux/resources/devices/0/type: "x"`}},
 		{`{"unified":{"../cgroup.procs":"1"}}`, []string{`/linux/resources/unified/..~1cgroup.procs: "../cgroup.procs": malformed file name`}},
 		{`{"unified":{"cgroup.procs":"1"}}`, []string{`"cgroup.procs": cannot be set`}},
-		// No lane has a hierarchy for RDMA.
+		// Of the lanes only vm has the controller, see TestRdma.
 		{`{"rdma":{"mlx5_1":{"hcaHandles":3}}}`, []string{"(config.json /linux/resources/rdma/mlx5_1)", "controller rdma is"}},
 	}
 	if v2 {

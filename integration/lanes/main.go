@@ -35,9 +35,9 @@ var pure = []string{
 	module + "/integration/bench", module + "/integration/lanes",
 }
 
-// inVM are the tests of package integration that the vm lanes run: what only they can. A machine
-// that is emulated would take ten minutes for all of them.
-const inVM = "^TestSystemd|^TestAppArmor"
+// inVM are the tests of package integration that the vm lanes run: what only they can, or
+// elsewhere not on both versions of cgroups. A machine that is emulated would take ten minutes for all of them.
+const inVM = "^(TestSystemd|TestAppArmor.*|TestCPUSet|TestHugepageLimit|TestRdma|TestBlockIO.*|TestInContainer)$"
 
 // bootV1 makes systemd boot with cgroup v1, and a cgroup2 for itself.
 const bootV1 = "systemd.unified_cgroup_hierarchy=0"
@@ -120,9 +120,13 @@ func compiled(t *tally, lane string) error {
 		if _, err := os.Stat(bin); err != nil {
 			return fmt.Errorf("compile %s: it has no tests", pkg)
 		}
+		timeout := "10m"
+		if name == "vm" {
+			timeout = "20m"
+		}
 		args := []string{
 			"go", "tool", "test2json", "-t", "-p", pkg + " (" + lane + ")",
-			script, bin, "-test.v=test2json", "-test.timeout=10m",
+			script, bin, "-test.v=test2json", "-test.timeout=" + timeout,
 		}
 		if name == "vm" && pkg == module+"/integration" {
 			args = append(args, "-test.run="+inVM)

@@ -139,6 +139,15 @@ func (r *reader) psi(file string) *PSI { return parsePSI(r.text(file)) }
 // none is the amount that stands for no limit.
 const none = 1<<64 - 1
 
+// times multiplies a time by the nanoseconds of its unit; the largest number stands for what is
+// more.
+func times(n, unit uint64) uint64 {
+	if n > none/unit {
+		return none
+	}
+	return n * unit
+}
+
 // parseNumber reads a number or "max"; anything else is 0.
 func parseNumber(s string) uint64 {
 	if s == "max" {

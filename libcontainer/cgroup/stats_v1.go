@@ -49,7 +49,7 @@ func cpuacctV1(r *reader, s *Stats) {
 	u.Total = r.number("cpuacct.usage")
 	ticks := parseKeyed(r.text("cpuacct.stat"))
 	const tick = 1e9 / userHZ
-	u.User, u.Kernel = ticks["user"]*tick, ticks["system"]*tick
+	u.User, u.Kernel = times(ticks["user"], tick), times(ticks["system"], tick)
 	for word := range strings.FieldsSeq(r.text("cpuacct.usage_percpu")) {
 		u.PerCPU = append(u.PerCPU, parseNumber(word))
 	}
@@ -147,9 +147,16 @@ func parseBlkio(text string) []BlockIOEntry {
 	return out
 }
 
+// hugetlbV1 tells what is reserved, where the kernel counts that, and how often either limit
+// was hit, as hugetlbV2 does.
 func hugetlbV1(r *reader, s *Stats) {
 	for _, size := range pageSizes() {
-		a := r.amountV1("hugetlb." + size + ".")
+		used := r.amountV1("hugetlb." + size + ".")
+		a := used
+		if r.text("hugetlb."+size+".rsvd.limit_in_bytes") != "" {
+			a = r.amountV1("hugetlb." + size + ".rsvd.")
+			a.Failcnt += used.Failcnt
+		}
 		a.Limit = 0 // runc does not tell it
 		s.Hugetlb[size] = a
 	}

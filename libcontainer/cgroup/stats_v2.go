@@ -28,8 +28,8 @@ func cpuV2(r *reader, s *Stats) {
 	stat := parseKeyed(r.text("cpu.stat"))
 	const micro = 1000
 	u, t := &s.CPU.Usage, &s.CPU.Throttling
-	u.Total, u.User, u.Kernel = stat["usage_usec"]*micro, stat["user_usec"]*micro, stat["system_usec"]*micro
-	t.Periods, t.ThrottledPeriods, t.ThrottledTime = stat["nr_periods"], stat["nr_throttled"], stat["throttled_usec"]*micro
+	u.Total, u.User, u.Kernel = times(stat["usage_usec"], micro), times(stat["user_usec"], micro), times(stat["system_usec"], micro)
+	t.Periods, t.ThrottledPeriods, t.ThrottledTime = stat["nr_periods"], stat["nr_throttled"], times(stat["throttled_usec"], micro)
 }
 
 func memoryV2(r *reader, s *Stats) {

@@ -251,3 +251,15 @@ func TestStatus(t *testing.T) {
 		t.Error(s, err)
 	}
 }
+
+// Whatever a process calls itself, the line of its /proc/PID/stat is read or refused.
+func FuzzParseStat(f *testing.F) {
+	for _, s := range []string{"", "1 (a) R 0", ") S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20", "5 (a) b) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 18 19 20\n", "5 (\n) X"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		if _, dead, err := parseStat(line); err != nil && dead {
+			t.Errorf("%q: dead, and %v", line, err)
+		}
+	})
+}
