@@ -93,7 +93,7 @@ func TestExitCodes(t *testing.T) {
 		{"--root R exec --preserve-fds -1 c ls", 255, "", "exec failed: --preserve-fds: -1 is negative"},
 		{"--root R exec c", 255, "", "exec failed: process args cannot be empty"},
 		{"--root R exec none ls", 255, "", "exec failed: "},
-		{"--root R exec -p /nosuch none", 255, "", `exec failed: read --process \"/nosuch\": no such file or directory`},
+		{"--root R exec -p /nosuch none", 255, "", "exec failed: open /nosuch: no such file or directory"},
 		{"--root R exec -u root none ls", 255, "", "exec failed: user:"},
 		{"--root R exec -u= none ls", 255, "", "exec failed: user:"},
 		{"--root R exec -g 4294967295 none ls", 255, "", "bad gid: 4294967295"},

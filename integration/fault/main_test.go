@@ -12,8 +12,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,6 +44,7 @@ func TestMain(m *testing.M) {
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
 		f.Value.Set("10")
 	}
+	heed(syscall.SIGHUP, syscall.SIGINT)
 	code := 1
 	if err := setUp(); err != nil {
 		fmt.Fprintln(os.Stderr, "fault:", err)
@@ -53,6 +56,18 @@ func TestMain(m *testing.M) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// heed undoes that the caller of the tests ignores these signals, as nohup(1) and shells without job
+// control do: what runs under test would ignore them too.
+func heed(list ...os.Signal) {
+	ignored := make(chan os.Signal, 1)
+	for _, sig := range list {
+		if signal.Ignored(sig) {
+			// A program that is executed does not inherit a handler.
+			signal.Notify(ignored, sig)
+		}
+	}
 }
 
 func setUp() error {

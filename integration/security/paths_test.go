@@ -112,12 +112,12 @@ func TestS08SpecialFileAsMountPoint(t *testing.T) {
 			b.must(node(b.in("etc/target")))
 			b.must(os.WriteFile(filepath.Join(b.dir, "source"), []byte("mounted\n"), 0o644))
 			b.edit(mnt("bind", filepath.Join(b.dir, "source"), "/etc/target", "bind"))
-			if r := b.rt("run", b.id); r.code != 0 || r.out != "mounted\n" || r.took > 2*time.Second {
+			if r := b.rt("run", b.id); r.code != 0 || r.out != "mounted\n" || r.took > 10*time.Second {
 				t.Error(r)
 			}
 			// A directory cannot cover it.
 			b.edit(noMount("/etc/target"), mnt("tmpfs", "tmpfs", "/etc/target/in"))
-			if r := b.rt("run", b.id); r.code != 1 || !strings.Contains(r.err, "not a directory") || r.took > 2*time.Second {
+			if r := b.rt("run", b.id); r.code != 1 || !strings.Contains(r.err, "not a directory") || r.took > 10*time.Second {
 				t.Error(r)
 			}
 		})
@@ -384,7 +384,7 @@ func TestS17Passwd(t *testing.T) {
 			// Also where it is looked up from inside.
 			for _, e := range []edit{func(*specs.Spec) {}, mnt("tmpfs", "tmpfs", "/elsewhere")} {
 				b.edit(e)
-				if r := b.rt("run", b.id); r.code != 0 || r.out != "/\n" || r.took > 2*time.Second || r.memory > 64<<20 {
+				if r := b.rt("run", b.id); r.code != 0 || r.out != "/\n" || r.took > 10*time.Second || r.memory > 64<<20 {
 					t.Errorf("%v; %d bytes of memory", r, r.memory)
 				}
 			}
