@@ -187,13 +187,25 @@ func killAll(rec *state.Record, m cgroup.Manager) error {
 	}
 	if fd >= 0 {
 		if err := waitPidfd(fd, killWait); err != nil {
-			return err
+			return immortal(m, err)
 		}
 	}
 	if !alive {
 		return nil
 	}
-	return m.WaitEmpty(time.Now().Add(killWait))
+	if err := m.WaitEmpty(time.Now().Add(killWait)); err != nil {
+		return immortal(m, err)
+	}
+	return nil
+}
+
+// immortal adds to an error of waiting for the killed whom it was waited for in vain: processes
+// that wait for a device or a file system which does not answer.
+func immortal(m cgroup.Manager, err error) error {
+	if pids, _ := m.Pids(); len(pids) > 0 {
+		return fmt.Errorf("%w: SIGKILL has not ended %v yet; delete the container again when they have ended", err, pids)
+	}
+	return err
 }
 
 // killInit sends SIGKILL to init and returns its pidfd, the caller's to close; -1 if

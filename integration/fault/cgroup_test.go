@@ -200,6 +200,21 @@ func TestF24FailedCreateKeepsCgroup(t *testing.T) {
 
 // The cgroup vanishes under a container whose init was moved away.
 func TestF23CgroupRemoved(t *testing.T) {
+	t.Run("stopped", func(t *testing.T) {
+		t.Parallel()
+		b := newBox(t, sleeper)
+		b.must(syscall.Kill(b.start(), syscall.SIGKILL))
+		b.is("stopped")
+		for _, d := range b.directories() {
+			b.must(eventually(limit, func() error { return os.Remove(d) }))
+		}
+		b.is("stopped")
+		b.ok("ps", b.id)
+		b.refused([]string{"stopped"}, "exec", b.id, "true")
+		b.refused([]string{"not running"}, "kill", b.id, "KILL")
+		b.ok("delete", b.id)
+		b.clean()
+	})
 	for _, status := range []string{"created", "running"} {
 		t.Run(status, func(t *testing.T) {
 			t.Parallel()
@@ -215,6 +230,10 @@ func TestF23CgroupRemoved(t *testing.T) {
 				b.must(eventually(limit, func() error { return os.Remove(b.directories()[i]) }))
 			}
 			b.is(status)
+			if out := b.ok("list"); !strings.Contains(out, b.id) || !strings.Contains(out, status) {
+				t.Errorf("list: %q", out)
+			}
+			b.ok("ps", b.id)
 			b.refused([]string{"cgroup"}, "exec", b.id, "true")
 			b.ok("delete", "--force", b.id)
 			for _, d := range elsewhere.directories() {
@@ -354,5 +373,63 @@ func TestF24MarksOfIncompleteCreate(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A controller that is not there is named, with the limit that needs it; so is the cgroup that
+// does not hand it down. Nothing is left.
+func TestF25MissingController(t *testing.T) {
+	limits := map[string]struct {
+		pointer string
+		r       object
+	}{
+		"memory":  {"/linux/resources/memory/limit", object{"memory": object{"limit": 64 << 20}}},
+		"pids":    {"/linux/resources/pids/limit", object{"pids": object{"limit": 10}}},
+		"cpu":     {"/linux/resources/cpu/shares", object{"cpu": object{"shares": 512}}},
+		"rdma":    {"/linux/resources/rdma/mlx5_1", object{"rdma": object{"mlx5_1": object{"hcaHandles": 3}}}},
+		"hugetlb": {"/linux/resources/hugepageLimits/0", object{"hugepageLimits": []object{{"pageSize": "2MB", "limit": 4 << 20}}}},
+	}
+	tried := 0
+	for name, c := range limits {
+		if hasController(name) {
+			continue
+		}
+		tried++
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBox(t, spec{args: []string{"true"}, edit: resources(c.r)})
+			for _, command := range []string{"create", "run"} {
+				b.refused([]string{c.pointer, "controller", name}, command, b.id)
+				b.clean()
+			}
+		})
+	}
+	// One that is there, below a cgroup with a process, which therefore cannot hand it down. (A
+	// v1 hierarchy is its controller.)
+	for name, c := range limits {
+		if len(mounts) != 1 || !hasController(name) {
+			continue
+		}
+		tried++
+		t.Run(name+" not handed down", func(t *testing.T) {
+			t.Parallel()
+			b := newBox(t, sleeper)
+			dirs := b.premade()
+			b.stranger(dirs)
+			b.write(spec{args: []string{"true"}, edit: func(config object) {
+				resources(c.r)(config)
+				config["linux"].(object)["cgroupsPath"] = "/" + top + "/" + b.id + "/below"
+			}})
+			for _, command := range []string{"create", "run"} {
+				b.refused([]string{c.pointer, "controller " + name, filepath.Join(dirs[0], "cgroup.subtree_control")}, command, b.id)
+				if _, err := os.Stat(filepath.Join(dirs[0], "below")); err == nil {
+					t.Error("the cgroup is there")
+				}
+			}
+			b.ok("delete", "--force", b.id)
+		})
+	}
+	if tried == 0 {
+		t.Skip("all controllers are there, each in a hierarchy of its own")
 	}
 }

@@ -26,6 +26,15 @@ func help(args []string) error {
 			return err
 		}
 		return filtered(uint32(nr), uint32(errno), args[3:])
+	case "careless": // PROGRAM...: runs the program, and takes in but never reaps what that leaves behind
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return err
+		}
+		if err := exec.Command(args[1], args[2:]...).Run(); err != nil {
+			return err
+		}
+		time.Sleep(time.Hour)
+		return nil
 	case "block": // PROGRAM...: runs the program with SIGTERM blocked
 		runtime.LockOSThread()
 		set := unix.Sigset_t{}

@@ -72,9 +72,10 @@ func TestF35Reboot(t *testing.T) {
 	}
 }
 
-// A socket that is not what it should be fails the command before anything starts.
+// A socket that is not what it should be fails the command before anything starts: that of the
+// console, that of the pidfd, and that of the seccomp listener (F40).
 func TestF39Sockets(t *testing.T) {
-	for flag, terminal := range map[string]bool{"--console-socket": true, "--pidfd-socket": false} {
+	for flag, terminal := range map[string]bool{"--console-socket": true, "--pidfd-socket": false, "F40 listenerPath": false} {
 		for name, make := range map[string]func(b *box, path string) error{
 			"missing":   func(*box, string) error { return nil },
 			"file":      func(_ *box, p string) error { return os.WriteFile(p, nil, 0o600) },
@@ -117,8 +118,25 @@ func TestF39Sockets(t *testing.T) {
 				b := newBox(t, spec{args: []string{"sh", "-c", ">/tmp/started"}, terminal: terminal})
 				path := b.path("socket")
 				b.must(make(b, path))
+				args := []string{"create", flag, path, b.id}
+				if strings.HasPrefix(flag, "F40") {
+					b.write(notified(path))
+					args = []string{"create", b.id}
+				}
 				// Time for the receiver to do what it does.
-				r := b.fault("create.cgroup:sleep=1", "create", flag, path, b.id)
+				r := b.fault("create.cgroup:sleep=1", args...)
+				if strings.HasPrefix(flag, "F40") && name == "closed at once" {
+					// Whether the receiver still listens is seen when the filter is loaded.
+					if r.code != 0 {
+						t.Fatal(r)
+					}
+					r = b.rt("start", b.id)
+					r.failed(t, "listener")
+					b.gone(2 * time.Second)
+					b.ok("delete", b.id)
+					b.clean()
+					return
+				}
 				r.failed(t, "socket")
 				if r.took > 15*time.Second {
 					t.Error(r)
@@ -126,6 +144,62 @@ func TestF39Sockets(t *testing.T) {
 				b.clean()
 			})
 		}
+	}
+}
+
+// notified has a seccomp filter with a listener.
+func notified(path string) spec {
+	return spec{args: []string{"sleep", "1000"}, edit: func(config object) {
+		config["linux"].(object)["seccomp"] = object{
+			"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path,
+			"syscalls": []object{{"names": []string{"mkdirat"}, "action": "SCMP_ACT_NOTIFY"}},
+		}
+	}}
+}
+
+// A receiver of the listener that has stopped reading: the queue of connections is full, or only
+// nobody reads.
+func TestF40SilentListener(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, sleeper)
+	path := b.path("socket")
+	srv := b.fullQueue(path)
+	b.write(notified(path))
+	r := b.rt("create", b.id)
+	r.failed(t, "/linux/seccomp/listenerPath", "timed out")
+	if r.took > 20*time.Second {
+		t.Error(r)
+	}
+	b.clean()
+	for { // make room
+		fd, _, err := unix.Accept4(srv, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		if err != nil {
+			break
+		}
+		defer unix.Close(fd)
+	}
+	// What nobody reads lies in the socket: the container runs, and is deleted.
+	b.start()
+	b.ok("delete", "--force", b.id)
+	b.clean()
+}
+
+// fullQueue is a listening socket, non-blocking, whose queue is full.
+func (b *box) fullQueue(path string) (srv int) {
+	b.t.Helper()
+	srv, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	b.must(err)
+	b.t.Cleanup(func() { unix.Close(srv) })
+	b.must(unix.Bind(srv, &unix.SockaddrUnix{Name: path}))
+	b.must(unix.Listen(srv, 0))
+	for {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		b.must(err)
+		b.t.Cleanup(func() { unix.Close(fd) })
+		if err = unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err == unix.EAGAIN {
+			return srv
+		}
+		b.must(err)
 	}
 }
 

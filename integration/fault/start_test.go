@@ -231,3 +231,54 @@ func TestF33InitDiesAtGate(t *testing.T) {
 	}
 	b.is("stopped")
 }
+
+// Init is a zombie, for whoever started it never waits: the container has stopped.
+func TestF36ZombieInit(t *testing.T) {
+	for _, command := range []string{"create", "run"} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			b := newBox(t, sleeper)
+			args := []string{"create", b.id}
+			if command == "run" {
+				args = []string{"run", "--detach", b.id}
+			}
+			h := helper(append([]string{"careless", faultBin, "--root", b.root}, args...)...)
+			h.Dir = b.dir
+			b.must(h.Start())
+			defer func() {
+				h.Process.Kill()
+				h.Wait()
+			}()
+			want := map[string]string{"create": "created", "run": "running"}[command]
+			b.must(eventually(limit, func() error {
+				if r := b.rt("state", b.id); r.code != 0 || !strings.Contains(r.out, `"`+want+`"`) {
+					return fmt.Errorf("%v", r)
+				}
+				return nil
+			}))
+			pid := b.state().Pid
+			b.must(syscall.Kill(pid, syscall.SIGKILL))
+			b.must(eventually(limit, func() error {
+				stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+				if !strings.Contains(string(stat), ") Z "+strconv.Itoa(h.Process.Pid)+" ") {
+					return fmt.Errorf("init is no zombie of process %d: %.60q", h.Process.Pid, stat)
+				}
+				return nil
+			}))
+			if s := b.state(); s.Status != "stopped" || s.Pid != 0 {
+				t.Errorf("state is %+v", s)
+			}
+			if out := b.ok("list"); !strings.Contains(out, "stopped") {
+				t.Errorf("list: %q", out)
+			}
+			b.refused([]string{"stopped"}, "exec", b.id, "true")
+			b.refused([]string{"stopped"}, "start", b.id)
+			b.refused([]string{"not running"}, "kill", b.id, "KILL")
+			r := b.rt("delete", b.id)
+			if r.code != 0 || r.took > 5*time.Second {
+				t.Error(r)
+			}
+			b.clean()
+		})
+	}
+}
