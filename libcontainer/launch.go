@@ -450,7 +450,7 @@ func (l *launch) answer(m *nsenter.Message) error {
 		}
 		return l.stage.Go("", -1)
 	case plan.MsgReady:
-		l.stage.Reap()
+		l.reapFirst()
 		if !l.early {
 			return l.committed()
 		}
@@ -470,6 +470,13 @@ func (l *launch) committed() error {
 	return nil
 }
 
+// reapFirst reaps the first process, which ends by itself when it has told of the second: one
+// that does not is in the wrong hands.
+func (l *launch) reapFirst() {
+	l.stage.KillFirst()
+	l.stage.Reap()
+}
+
 // born notes the second process and sets what only the parent can.
 func (l *launch) born(pid int) error {
 	fault("parent.child")
@@ -477,9 +484,15 @@ func (l *launch) born(pid int) error {
 	if err != nil {
 		return fmt.Errorf("open pidfd of process %d: %w", pid, err)
 	}
+	// It will be killed if anything fails, so it must be the stage's, which made it a child of
+	// ours: who has got hold of the first process may say any number.
+	if err := unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil || pid == l.stage.First() {
+		unix.Close(fd)
+		return fmt.Errorf("read stage: process %d is not its child", pid)
+	}
 	l.pid, l.pidfd = pid, fd
 	if l.entered != nil {
-		l.stage.Reap()
+		l.reapFirst()
 		if err := l.entered(); err != nil {
 			return err
 		}
@@ -526,7 +539,10 @@ func (l *launch) explain(err error) error {
 		return errors.New("container init was OOM-killed (memory limit too low?)")
 	}
 	if l.pid == 0 {
-		ws := l.stage.Reap()
+		ws, ended := l.stage.ReapWithin(2 * time.Second)
+		if !ended {
+			return errors.New("the stage hung up, and lives")
+		}
 		fork := slices.IndexFunc(l.plan.Ops, func(op plan.Op) bool { return op.Kind == plan.KindFork })
 		return fmt.Errorf("the stage died before it had entered the namespaces (operations 1 to %d): %s", fork+1, statusText(ws))
 	}

@@ -8,3 +8,6 @@ import _ "embed"
 //
 //go:embed stage/stage
 var image string
+
+// program is what is executed as the stage.
+func program() (string, error) { return image, nil }

@@ -39,7 +39,11 @@ const (
 // Start executes the stage, which waits for its plan. The caller must end with Close, and
 // reaps both processes (Stage.Reap and its own wait for the second one).
 func Start(l *Launch) (*Stage, error) {
-	program, err := sealed("rt-stage", image, mfdExec, sealExec)
+	stage, err := program()
+	if err != nil {
+		return nil, err
+	}
+	program, err := sealed("rt-stage", stage, mfdExec, sealExec)
 	if err != nil {
 		return nil, err
 	}

@@ -165,9 +165,10 @@ func (s *Stage) Recv(timeout time.Duration) (Message, error) {
 	var m Message
 	if err == nil {
 		if n == 0 {
-			return Message{}, ErrDied
+			err = ErrDied // or an empty message, which no stage sends
+		} else {
+			m, err = parseFrame(buf[:n])
 		}
-		m, err = parseFrame(buf[:n])
 	}
 	if err == nil {
 		m.FDs = fds
@@ -242,17 +243,19 @@ func (s *Stage) Reap() unix.WaitStatus {
 	return ws
 }
 
-// ReapWithin is Reap that gives up after a time: killed or not, a process that is
-// frozen by a v1 freezer ends only once it is thawed.
-func (s *Stage) ReapWithin(limit time.Duration) {
+// ReapWithin is Reap that gives up after a time, and tells whether it has not: killed or not, a
+// process that is frozen by a v1 freezer ends only once it is thawed, and one in hostile
+// hands may only have hung up.
+func (s *Stage) ReapWithin(limit time.Duration) (ws unix.WaitStatus, ended bool) {
 	for deadline := time.Now().Add(limit); s.first != 0; unix.Poll(nil, 1) { // ms; time.Sleep may need descriptors
-		got, err := unix.Wait4(s.first, nil, unix.WNOHANG, nil)
+		got, err := unix.Wait4(s.first, &ws, unix.WNOHANG, nil)
 		if got != 0 || err != nil && err != unix.EINTR {
 			s.first = 0
 		} else if time.Now().After(deadline) {
-			return
+			return 0, false
 		}
 	}
+	return ws, true
 }
 
 // First is the pid of the first process, 0 when it has been reaped.

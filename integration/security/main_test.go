@@ -35,6 +35,9 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "attacker" {
 		attack(os.Args[1:])
 	}
+	if filepath.Base(os.Args[0]) == "rt-stage" {
+		fakeStage(os.Args)
+	}
 	flag.Parse()
 	// Most tests wait for other processes most of the time.
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
