@@ -3,6 +3,9 @@ GO     ?= go
 PREFIX ?= /usr/local
 
 AGENT       := libcontainer/agent/program
+ORACLE      := libcontainer/seccomp/oracle
+# libseccomp, and Podman's seccomp profile.
+ORACLE_NEEDS:= libseccomp-dev gcc libc6-dev pkg-config golang-github-containers-common
 NEED        := integration/lanes/need
 COMMIT      := $(or $(shell git rev-parse HEAD 2>/dev/null),unknown)
 LDFLAGS     := -s -w -X main.commit=$(COMMIT)
@@ -40,11 +43,12 @@ demo: rt
 test: rt rt-fault test-needs
 	@$(LANES) unit host host-v2 uml
 test-unit: stage agent
+	@$(NEED) $(ORACLE_NEEDS)
 	@$(LANES) unit
 test-host test-host-v2 test-uml test-vm test-vm-v1: rt rt-fault test-needs
 	@$(LANES) $(@:test-%=%)
 test-needs:
-	@$(NEED) busybox-static strace user-mode-linux containerd uidmap qemu-system-x86 mmdebstrap e2fsprogs
+	@$(NEED) $(ORACLE_NEEDS) busybox-static strace user-mode-linux containerd uidmap qemu-system-x86 mmdebstrap e2fsprogs
 
 # The driver is a module of its own, which ./... of this one does not reach.
 conformance: rt
@@ -56,11 +60,12 @@ bench: rt
 	@$(GO) run ./integration/bench $(BENCH)
 
 lint: stage stage-fault agent
-	@$(NEED) cppcheck
+	@$(NEED) cppcheck $(ORACLE_NEEDS)
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "lint: run gofmt -w on these"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags rtfault ./...
 	$(GO) -C integration/conformance vet ./...
+	CGO_ENABLED=1 $(GO) -C $(ORACLE) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	$(MAKE) -C nsenter/stage lint
 

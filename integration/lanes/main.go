@@ -35,6 +35,9 @@ var pure = []string{
 	module + "/integration/bench", module + "/integration/lanes",
 }
 
+// oracle compares package seccomp with libseccomp.
+const oracle = "libcontainer/seccomp/oracle"
+
 // inVM are the tests of package integration that the vm lanes run: what only they can, or
 // elsewhere not on both versions of cgroups. A machine that is emulated would take ten minutes for all of them.
 const inVM = "^(TestSystemd|TestAppArmor.*|TestCPUSet|TestHugepageLimit|TestRdma|TestBlockIO.*|TestInContainer)$"
@@ -78,7 +81,11 @@ func run(t *tally, lane string) error {
 		if err != nil {
 			return err
 		}
-		return stream(t, "", lane, append([]string{"go", "test", "-json"}, list...))
+		if err := stream(t, "", lane, append([]string{"go", "test", "-json"}, list...)); err != nil {
+			return err
+		}
+		// A module of its own, for it needs cgo.
+		return stream(t, oracle, lane, []string{"env", "CGO_ENABLED=1", "go", "test", "-json", "./..."})
 	case "host":
 		list, err := packages(func(p string) bool { return !within(p, pure) })
 		if err != nil {

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"slices"
+	"sync"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	libseccomp "github.com/seccomp/libseccomp-golang"
@@ -61,25 +62,27 @@ var multiplexed = map[string][]string{
 	"ipc": {1: "semop", "semget", "semctl", "semtimedop", 11: "msgsnd", "msgrcv", "msgget", "msgctl", 21: "shmat", "shmdt", "shmget", "shmctl"},
 }
 
-var resolved = map[libseccomp.ScmpArch]map[string]int{}
-
-// resolve is the number of a call as libseccomp's table has it, -1 if it has none.
-// (Asked for the number of a call that may go through socketcall or ipc, libseccomp
-// gives one of its pseudo numbers instead.)
-func resolve(name string, t *target) int {
-	table := resolved[t.lib]
-	if table == nil {
-		table = map[string]int{}
+// numbers are those of all calls, as libseccomp's tables have them, by architecture.
+var numbers = sync.OnceValue(func() map[libseccomp.ScmpArch]map[string]int {
+	all := map[libseccomp.ScmpArch]map[string]int{}
+	for _, t := range targets {
+		all[t.lib] = map[string]int{}
 		for _, first := range []uint32{t.first, 0xf0000} {
 			for i := range uint32(600) {
 				if name, err := libseccomp.ScmpSyscall(first + i).GetNameByArch(t.lib); err == nil {
-					table[name] = int(first + i)
+					all[t.lib][name] = int(first + i)
 				}
 			}
 		}
-		resolved[t.lib] = table
 	}
-	if n, ok := table[name]; ok {
+	return all
+})
+
+// resolve is the number of a call, -1 if it has none.
+// (Asked for the number of a call that may go through socketcall or ipc, libseccomp
+// gives one of its pseudo numbers instead.)
+func resolve(name string, t *target) int {
+	if n, ok := numbers()[t.lib][name]; ok {
 		return n
 	}
 	return -1

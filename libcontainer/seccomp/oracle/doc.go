@@ -3,5 +3,7 @@
 // its own because it needs cgo and, at run time, Debian's libseccomp-dev and gcc
 // (and golang-github-containers-common for Podman's profile).
 //
+// `make test` runs them in the unit lane; alone they are run by
+//
 //	CGO_ENABLED=1 go -C libcontainer/seccomp/oracle test ./...
 package oracle

@@ -78,10 +78,10 @@ func (d *data) packet(big bool) []byte {
 	return b
 }
 
-// machine runs a filter.
+// machine runs a filter: golang.org/x/net/bpf does too (TestMachine), ten times slower.
 type machine struct {
-	vm    *bpf.VM
-	insns []bpf.Instruction
+	insns []bpf.RawInstruction
+	big   bool
 }
 
 func newMachine(filter []byte, big bool) (*machine, error) {
@@ -89,37 +89,89 @@ func newMachine(filter []byte, big bool) (*machine, error) {
 	if big {
 		order = binary.BigEndian
 	}
-	var raw []bpf.RawInstruction
+	m := &machine{big: big}
 	for i := 0; i+8 <= len(filter); i += 8 {
-		raw = append(raw, bpf.RawInstruction{Op: order.Uint16(filter[i:]), Jt: filter[i+2], Jf: filter[i+3], K: order.Uint32(filter[i+4:])})
+		m.insns = append(m.insns, bpf.RawInstruction{Op: order.Uint16(filter[i:]), Jt: filter[i+2], Jf: filter[i+3], K: order.Uint32(filter[i+4:])})
 	}
-	insns, ok := bpf.Disassemble(raw)
-	if !ok {
-		return nil, errors.New("the filter has unknown instructions")
+	for i, in := range m.insns {
+		switch in.Op {
+		case load, and, jump, equal, greater, atLeast, ret:
+		default:
+			return nil, fmt.Errorf("instruction %d of the filter is unknown: %+v", i, in)
+		}
 	}
-	vm, err := bpf.NewVM(insns)
-	return &machine{vm, insns}, err
+	return m, nil
 }
 
-func (m *machine) run(packet []byte) uint32 {
-	v, err := m.vm.Run(packet)
-	if err != nil {
-		panic(err)
+// What filters are made of (linux/bpf_common.h).
+const (
+	load    = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+	and     = unix.BPF_ALU | unix.BPF_AND | unix.BPF_K
+	jump    = unix.BPF_JMP | unix.BPF_JA
+	equal   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+	greater = unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K
+	atLeast = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
+	ret     = unix.BPF_RET | unix.BPF_K
+)
+
+// run returns the verdict, the number of instructions that it took, and whether these looked
+// at an argument.
+func (m *machine) run(d *data) (verdict uint32, steps int, args bool) {
+	var acc uint32
+	for pc := 0; ; pc++ {
+		in := &m.insns[pc]
+		steps++
+		held := false
+		switch in.Op {
+		case load:
+			switch {
+			case in.K == 0:
+				acc = d.number
+			case in.K == 4:
+				acc = d.arch
+			default:
+				args = true
+				v := d.args[(in.K-16)/8]
+				if (in.K%8 == 0) == m.big {
+					v >>= 32
+				}
+				acc = uint32(v)
+			}
+			continue
+		case and:
+			acc &= in.K
+			continue
+		case jump:
+			pc += int(in.K)
+			continue
+		case ret:
+			return in.K, steps, args
+		case equal:
+			held = acc == in.K
+		case greater:
+			held = acc > in.K
+		case atLeast:
+			held = acc >= in.K
+		}
+		if held {
+			pc += int(in.Jt)
+		} else {
+			pc += int(in.Jf)
+		}
 	}
-	return uint32(v)
 }
 
 // longest is the length of the longest path.
 func (m *machine) longest() int {
 	length := make([]int, len(m.insns))
 	for i := len(m.insns) - 1; i >= 0; i-- {
-		switch in := m.insns[i].(type) {
-		case bpf.RetConstant:
+		switch in := m.insns[i]; in.Op {
+		case ret:
 			length[i] = 1
-		case bpf.Jump:
-			length[i] = 1 + length[i+1+int(in.Skip)]
-		case bpf.JumpIf:
-			length[i] = 1 + max(length[i+1+int(in.SkipTrue)], length[i+1+int(in.SkipFalse)])
+		case jump:
+			length[i] = 1 + length[i+1+int(in.K)]
+		case equal, greater, atLeast:
+			length[i] = 1 + max(length[i+1+int(in.Jt)], length[i+1+int(in.Jf)])
 		default:
 			length[i] = 1 + length[i+1]
 		}
@@ -130,10 +182,15 @@ func (m *machine) longest() int {
 // reference is the filter as libseccomp makes it of the calls that runc makes.
 type reference struct {
 	*machine
-	last    map[string]uint32 // highest number named, by architecture, if unknown calls are ENOSYS
-	private uint32            // the same for those that only ARM has
-	big     bool
+	last    []limit         // if unknown calls are ENOSYS
+	private uint32          // the same for those that only ARM has
 	used    map[uint32]bool // return values of the profile's actions
+}
+
+// limit is the highest number that is named for an architecture.
+type limit struct {
+	*target
+	number uint32
 }
 
 // errConflict: libseccomp refuses rules that contradict each other.
@@ -200,7 +257,38 @@ func condition(a specs.LinuxSeccompArg) libseccomp.ScmpCondition {
 	return c
 }
 
+// newReference has libseccomp make the filter, in a process of its own.
 func newReference(p *specs.LinuxSeccomp, native *target, optimize bool) (*reference, error) {
+	code, err := ask(&request{p, native.name, optimize})
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMachine(code, native.big)
+	if err != nil {
+		return nil, err
+	}
+	r := &reference{machine: m, used: map[uint32]bool{0: true, value(p.DefaultAction, p.DefaultErrnoRet): true}}
+	for _, s := range p.Syscalls {
+		r.used[value(s.Action, s.ErrnoRet)] = true
+	}
+	switch p.DefaultAction {
+	case specs.ActAllow, specs.ActLog, specs.ActTrace:
+	default:
+		r.young(p, architectures(p, native))
+	}
+	return r, nil
+}
+
+func architectures(p *specs.LinuxSeccomp, native *target) []*target {
+	all := []*target{native}
+	for _, name := range p.Architectures {
+		all = append(all, targetOf(string(name)))
+	}
+	return all
+}
+
+// build has libseccomp make the filter.
+func build(p *specs.LinuxSeccomp, native *target, optimize bool) ([]byte, error) {
 	def := action(p.DefaultAction, p.DefaultErrnoRet)
 	f, err := libseccomp.NewFilter(def)
 	if err != nil {
@@ -211,16 +299,12 @@ func newReference(p *specs.LinuxSeccomp, native *target, optimize bool) (*refere
 	if err != nil {
 		return nil, err
 	}
-	all := []*target{native}
-	for _, name := range p.Architectures {
-		all = append(all, targetOf(string(name)))
-	}
 	if native.lib != own {
 		if err := f.RemoveArch(own); err != nil {
 			return nil, fmt.Errorf("remove architecture: %w", err)
 		}
 	}
-	for _, t := range all {
+	for _, t := range architectures(p, native) {
 		if err := f.AddArch(t.lib); err != nil {
 			return nil, fmt.Errorf("add architecture %s: %w", t.name, err)
 		}
@@ -235,24 +319,7 @@ func newReference(p *specs.LinuxSeccomp, native *target, optimize bool) (*refere
 			return nil, err
 		}
 	}
-	code, err := export(f)
-	if err != nil {
-		return nil, err
-	}
-	m, err := newMachine(code, native.big)
-	if err != nil {
-		return nil, err
-	}
-	r := &reference{machine: m, big: native.big, used: map[uint32]bool{0: true, value(p.DefaultAction, p.DefaultErrnoRet): true}}
-	for _, s := range p.Syscalls {
-		r.used[value(s.Action, s.ErrnoRet)] = true
-	}
-	switch p.DefaultAction {
-	case specs.ActAllow, specs.ActLog, specs.ActTrace:
-	default:
-		r.young(p, all)
-	}
-	return r, nil
+	return export(f)
 }
 
 func export(f *libseccomp.ScmpFilter) ([]byte, error) {
@@ -312,64 +379,60 @@ func addRules(f *libseccomp.ScmpFilter, s *specs.LinuxSyscall, def libseccomp.Sc
 
 // young finds the numbers above which calls are ENOSYS.
 func (r *reference) young(p *specs.LinuxSeccomp, all []*target) {
-	r.last = map[string]uint32{}
 	for _, t := range all {
+		last, named := uint32(0), false
 		for _, s := range p.Syscalls {
 			for _, name := range s.Names {
 				n := resolve(name, t)
 				if t.lib == libseccomp.ArchARM && n >= 0xf0000 {
 					r.private = max(r.private, uint32(n))
 				} else if n >= 0 {
-					r.last[t.name] = max(r.last[t.name], uint32(n))
+					last, named = max(last, uint32(n)), true
 				}
 				// What a call goes through counts as named with it.
 				if through, code := code(name); t.mux && code > 0 {
-					r.last[t.name] = max(r.last[t.name], uint32(resolve(through, t)))
+					last, named = max(last, uint32(resolve(through, t))), true
 				}
 			}
 		}
+		if named {
+			r.last = append(r.last, limit{t, last})
+		}
 	}
 }
 
-func (r *reference) verdict(d *data, packet []byte) uint32 {
+// verdict is what libseccomp's filter and the stub for unknown calls say, and whether an argument
+// mattered.
+func (r *reference) verdict(d *data) (uint32, bool) {
 	const enosys = 0x00050000 | uint32(syscall.ENOSYS)
-	for name, last := range r.last {
-		t := targetOf(name)
+	for _, t := range r.last {
 		if t.audit != d.arch {
 			continue
 		}
+		young := d.number > t.number
 		switch t.lib {
 		case libseccomp.ArchAMD64:
-			if d.number > last && d.number < x32Bit {
-				return enosys
-			}
-		case libseccomp.ArchX32:
-			if d.number > last {
-				return enosys
-			}
+			young = young && d.number < x32Bit
 		case libseccomp.ArchARM:
-			if d.number > last && (d.number < 0xf0000 || d.number > r.private) {
-				return enosys
-			}
-		default:
-			if d.number > last || t.setup && d.number == 0 {
-				return enosys
-			}
+			young = young && (d.number < 0xf0000 || d.number > r.private)
+		}
+		if young || t.setup && d.number == 0 {
+			return enosys, false
 		}
 	}
 	if d.arch == 0x40000028 && r.private > 0 && d.number > r.private {
-		return enosys
+		return enosys, false
 	}
-	return r.rules(packet)
+	return r.rules(d)
 }
 
 // rules is the verdict of libseccomp's filter.
-func (r *reference) rules(packet []byte) uint32 {
-	v := r.run(packet)
+func (r *reference) rules(d *data) (uint32, bool) {
+	v, _, args := r.run(d)
 	if r.big && !r.used[v] && r.used[bits.ReverseBytes32(v)] {
 		// libseccomp 2.5 swaps some return values when it compiles for the other
 		// byte order.
 		v = bits.ReverseBytes32(v)
 	}
-	return v
+	return v, args
 }
