@@ -48,6 +48,11 @@ func TestRefusedLimits(t *testing.T) {
 		rows = append(rows, row{`{"unified":{"memory.high":"5"}}`, []string{"(config.json /linux/resources/unified): the files that it names are those of cgroup v2"}},
 			row{`{"network":{"classID":5},"rdma":{"x":{"hcaObjects":1}}}`, []string{"/linux/resources/network/classID): no cgroup hierarchy with the controller net_cls is mounted; ", "/linux/resources/rdma/x)"}})
 	}
+	if !v2 {
+		// What cgroup v1 cannot express would leave a device open. It shows when the cgroup is there.
+		rows = append(rows, row{`{"devices":[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","access":"rw"},{"allow":false,"type":"c","major":1,"minor":1,"access":"r"}]}`,
+			[]string{`(config.json /linux/resources/devices/2): cgroup v1 cannot make "c 1:1 r" an exception to "c *:* rw"`}})
+	}
 	if _, ok := controllerDir("pids"); !ok {
 		rows = append(rows, row{`{"pids":{"limit":5}}`, []string{"(config.json /linux/resources/pids/limit): controller pids is not in"}})
 	}
@@ -157,6 +162,24 @@ func TestUpdateInput(t *testing.T) {
 		b.feed(text, "update", "-r", "-", b.id).refused(1, want)
 	}
 	b.refused([]string{"read --resources", "no such file"}, "update", "-r", "nosuch", b.id)
+	// What the machine's cgroups do not have, by its place in the document and by its flag.
+	for text, want := range map[string][2]string{
+		`{"unified":{"nosuch.max":"5"}}`:       {"(resources /unified/nosuch.max): controller nosuch is not in", "(resources /unified): the files that it names are those of cgroup v2"},
+		`{"rdma":{"mlx5_1":{"hcaHandles":3}}}`: {"(resources /rdma/mlx5_1): controller rdma is not in", "(resources /rdma/mlx5_1): no cgroup hierarchy with the controller rdma is mounted"},
+		`{"network":{"classID":5}}`:            {"(resources /network/classID): cgroup v2 has no network controllers", "(resources /network/classID): no cgroup hierarchy with the controller net_cls is mounted"},
+	} {
+		if v2 {
+			b.feed(text, "update", "-r", "-", b.id).refused(1, want[0])
+		} else {
+			b.feed(text, "update", "-r", "-", b.id).refused(1, want[1])
+		}
+	}
+	if v2 {
+		b.refused([]string{"set limit (--cpu-rt-runtime): cgroup v2 has no limits of realtime scheduling"}, "update", "--cpu-rt-runtime", "5000", b.id)
+	}
+	if _, ok := controllerDir("pids"); !ok {
+		b.refused([]string{"set limit (--pids-limit): controller pids is not in"}, "update", "--pids-limit", "5", b.id)
+	}
 	b.refused([]string{"invalid value for memory: invalid suffix: 'x'"}, "update", "--memory", "5x", b.id)
 	b.refused([]string{"update: --cpu-period: 5: out of range"}, "update", "--cpu-period", "5", b.id)
 	// A container without linux.intelRdt is in no group, whatever the machine has.
@@ -200,6 +223,7 @@ func TestRefusedCgroup(t *testing.T) {
 	dir := filepath.Join(cgroup[len(cgroup)-1], top, b.id)
 	b.must(os.Mkdir(dir, 0o755))
 	stranger := newProcess(t, "/bin/busybox", "sleep", "60").start()
+	t.Cleanup(func() { stranger.cmd.Process.Kill() }) // if the test ends early
 	b.must(os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(fmt.Sprint(stranger.cmd.Process.Pid)), 0))
 	b.refused([]string{"container's cgroup is not empty: 1 process(es) found"}, "create", b.id)
 	if err := stranger.cmd.Process.Signal(syscall.Signal(0)); err != nil {
@@ -207,7 +231,7 @@ func TestRefusedCgroup(t *testing.T) {
 	}
 	stranger.signal(9)
 	stranger.end()
-	b.must(os.Remove(dir))
+	eventually(t, func() error { return os.Remove(dir) })
 
 	p := b.command("unshare", "--mount", "--propagation", "private", "sh", "-c", `mount -o remount,bind,ro "$0" && exec "$@"`,
 		cgroup[len(cgroup)-1], bin, "--root", b.root, "create", b.id)
