@@ -40,7 +40,7 @@ const oracle = "libcontainer/seccomp/oracle"
 
 // inVM are the tests of package integration that the vm lanes run: what only they can, or
 // elsewhere not on both versions of cgroups. A machine that is emulated would take ten minutes for all of them.
-const inVM = "^(TestSystemd|TestAppArmor.*|TestCPUSet|TestHugepageLimit|TestRdma|TestBlockIO.*|TestInContainer)$"
+const inVM = "^(TestSystemd|TestAppArmor.*|TestCPUSet|TestHugepageLimit|TestRdma|TestBlockIO.*|TestCoMounted|TestInContainer)$"
 
 // bootV1 makes systemd boot with cgroup v1, and a cgroup2 for itself.
 const bootV1 = "systemd.unified_cgroup_hierarchy=0"
