@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 	"unsafe"
 
 	"rt/libcontainer/plan"
@@ -184,7 +185,7 @@ func TestS05HostileStage(t *testing.T) {
 				if r.code <= 0 || strings.Count(r.err, "\n") != 1 || !strings.Contains(r.err, words) || r.took > 15*time.Second {
 					t.Errorf("%v; expected one line with %q", r, words)
 				}
-				if len(r.err) > 9000 || strings.ContainsAny(r.err, "\x1b\r\u202e\xff") {
+				if len(r.err) > 9000 || strings.ContainsAny(r.err, "\x1b\r\u202e") || !utf8.ValidString(r.err) {
 					t.Errorf("%d bytes on stderr: %.500q", len(r.err), r.err)
 				}
 				if r.memory > 128<<20 {
