@@ -12,17 +12,17 @@ import (
 // onSignal is the handler that the kernel calls, in handler_*.s. It writes one byte, the
 // signal's number, to pipeWrite. handlerPCs returns its address and that of what returns from a handler.
 //
-//lint:ignore U1000 handler_*.s uses it
+//lint:ignore U1000 handlerPCs has its address
 func onSignal()
 
-//lint:ignore U1000 handler_*.s uses it
+//lint:ignore U1000 handlerPCs has its address
 func signalReturn()
 
 func handlerPCs() (handler, restorer uintptr)
 
 // signalNumbers are the bytes that onSignal writes: it has no memory of its own.
 //
-//lint:ignore U1000 handler_*.s uses it
+//lint:ignore U1000 onSignal has it
 var signalNumbers = [65]byte{
 	0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32,
 	33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64,
