@@ -1,14 +1,18 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"rt/libcontainer/bundle"
@@ -152,6 +156,54 @@ func TestRootlessRanges(t *testing.T) {
 	if int(st.Uid) != u.sub+4 || int(st.Gid) != u.sub+5 {
 		t.Errorf("owner on the host is %d:%d, expected %d:%d", st.Uid, st.Gid, u.sub+4, u.sub+5)
 	}
+}
+
+// The programs that map his ids get numbers and nothing else (S37 of the security list). One that
+// hangs keeps nobody from ending rt.
+func TestS37HelperArguments(t *testing.T) {
+	t.Parallel()
+	u := newUser()
+	b := rootless(t, u, ranges(u), script("id -u"), func(s *specs.Spec) {
+		s.Hostname = "$(touch x)"
+		s.Process.Env = append(s.Process.Env, "LD_PRELOAD=/x.so")
+	})
+	tools := b.path("tools")
+	b.must(os.Mkdir(tools, 0o755))
+	tool := func(text string) {
+		for _, name := range []string{"newuidmap", "newgidmap"} {
+			b.must(os.WriteFile(filepath.Join(tools, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755))
+		}
+	}
+	log := b.path("calls")
+	b.must(os.WriteFile(log, nil, 0o666))
+	b.must(os.Chmod(log, 0o666))
+	b.as = append(b.as, "env", "PATH="+tools+":/usr/bin:/bin")
+	tool(`echo "$0 $* ${LD_PRELOAD-unset}" >>` + log + `; exec /usr/bin/${0##*/} "$@"`)
+	if out := b.run(); out != "0\n" {
+		t.Errorf("seen from inside: %q", out)
+	}
+	lines := strings.Split(strings.TrimSpace(b.read("calls")), "\n")
+	slices.Sort(lines)
+	for i, name := range []string{"newgidmap", "newuidmap"} {
+		want := regexp.MustCompile(fmt.Sprintf(`^%s/%s [0-9]+ 0 %d 1 1 %d 65535 unset$`, tools, name, u.id, u.sub))
+		if len(lines) != 2 || !want.MatchString(lines[i]) {
+			t.Errorf("calls %q, expected %v", lines, want)
+		}
+	}
+	b.clean()
+	tool("echo hangs >>" + log + "; exec sleep 1000")
+	p := b.begin("create", b.id)
+	eventually(t, func() error {
+		if !strings.Contains(b.read("calls"), "hangs") {
+			return errors.New("no tool has been called")
+		}
+		return nil
+	})
+	p.signal(syscall.SIGTERM)
+	if r := p.end(); r.code != 128+int(syscall.SIGTERM) || !strings.Contains(r.err, "interrupted by signal 15") {
+		t.Error(r)
+	}
+	b.clean()
 }
 
 // All commands work for him.

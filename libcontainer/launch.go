@@ -407,7 +407,7 @@ func (l *launch) answer(m *nsenter.Message) error {
 		}
 		defer unix.Close(dir)
 		fault("parent.maps")
-		if err := writeUserMaps(dir, l.pid, l.spec.Linux); err != nil {
+		if err := writeUserMaps(dir, l.pid, l.spec.Linux, l.signals.FD()); err != nil {
 			return err
 		}
 		return l.stage.Go("", -1)

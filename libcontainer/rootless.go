@@ -1,6 +1,7 @@
 package libcontainer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 
 	"rt/libcontainer/cgroup"
 	"rt/libcontainer/plan"
@@ -123,8 +125,8 @@ func checkMapTools(l *specs.Linux) error {
 }
 
 // writeUserMaps writes the id maps of the new user namespace of process pid, whose
-// directory in /proc is dir.
-func writeUserMaps(dir, pid int, l *specs.Linux) error {
+// directory in /proc is dir. interrupt (0 for none) ends it when it is readable.
+func writeUserMaps(dir, pid int, l *specs.Linux, interrupt int) error {
 	if unix.Geteuid() == 0 {
 		return writeMaps(dir, l)
 	}
@@ -135,24 +137,38 @@ func writeUserMaps(dir, pid int, l *specs.Linux) error {
 		if err := writeProc(dir, "gid_map", idMap(l.GIDMappings), "/linux/gidMappings"); err != nil {
 			return err
 		}
-	} else if err := runMapTool(newgidmap, pid, l.GIDMappings, "/linux/gidMappings"); err != nil {
+	} else if err := runMapTool(newgidmap, pid, l.GIDMappings, "/linux/gidMappings", interrupt); err != nil {
 		return err
 	}
 	if ownID(l.UIDMappings, unix.Geteuid()) {
 		return writeProc(dir, "uid_map", idMap(l.UIDMappings), "/linux/uidMappings")
 	}
-	return runMapTool(newuidmap, pid, l.UIDMappings, "/linux/uidMappings")
+	return runMapTool(newuidmap, pid, l.UIDMappings, "/linux/uidMappings", interrupt)
 }
 
 // runMapTool has newuidmap or newgidmap write a map. The process is a child of ours that is
-// not reaped, so its pid means no other.
-func runMapTool(name string, pid int, m []specs.LinuxIDMapping, pointer string) error {
+// not reaped, so its pid means no other. They may ask a directory service; so there is a
+// deadline, and interrupt (0 for none) ends them when it is readable.
+func runMapTool(name string, pid int, m []specs.LinuxIDMapping, pointer string, interrupt int) error {
 	file, err := exec.LookPath(name)
 	if err != nil {
 		return fmt.Errorf("config.json: %s: %w", pointer, err)
 	}
 	args := append([]string{strconv.Itoa(pid)}, strings.Fields(idMap(m))...)
-	out, err := exec.Command(file, args...).CombinedOutput()
+	ctx, cancel := context.WithTimeout(context.Background(), patience(createWait))
+	defer cancel()
+	if interrupt > 0 {
+		go func() {
+			for ctx.Err() == nil {
+				if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(interrupt), Events: unix.POLLIN}}, 50); n > 0 { // ms
+					cancel()
+				}
+			}
+		}()
+	}
+	tool := exec.CommandContext(ctx, file, args...)
+	tool.WaitDelay = time.Second // for whoever else has its output
+	out, err := tool.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("config.json: %s: %s: %w: %s (are these ranges the caller's in /etc/sub%s?)",
 			pointer, name, err, strings.TrimSpace(string(out)), name[3:6])

@@ -154,6 +154,29 @@ func datagrams(t *testing.T, path string) int {
 	return fd
 }
 
+// Who asks twice is obeyed at once, whatever rt is doing; then it is for delete to clean up.
+func TestF11AskedTwice(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, sleeper)
+	p := b.begin("create.config:sleep=20", "create", b.id)
+	b.must(eventually(limit, func() error {
+		_, err := os.Stat(filepath.Join(b.root, b.id, "config.json"))
+		return err
+	}))
+	p.signal(syscall.SIGTERM)
+	time.Sleep(300 * time.Millisecond) // it has not ended yet
+	if err := syscall.Kill(p.cmd.Process.Pid, 0); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGTERM)
+	if r := p.end(t); r.code != -int(syscall.SIGTERM) || r.took > 10*time.Second {
+		t.Error(r)
+	}
+	b.gone(time.Second)
+	b.ok("delete", b.id)
+	b.clean()
+}
+
 // A caller that has told rt to ignore hang-ups (nohup) is obeyed, and one that has blocked
 // a signal, which its children inherit, can still end rt.
 func TestF11IgnoredAndBlocked(t *testing.T) {

@@ -28,10 +28,11 @@ var signalNumbers = [65]byte{
 	33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64,
 }
 
-// handle makes onSignal the handler of n. It runs on the signal stack that every thread of Go's has,
+// handle makes onSignal the handler of n, with once for one signal only: the next has its default
+// effect. It runs on the signal stack that every thread of Go's has,
 // with all signals blocked. What Go has forked gets the default action back before it executes, as with Go's own handler.
-func handle(n syscall.Signal) bool {
-	const onStack, restart, restorer = 0x08000000, 0x10000000, 0x04000000 // SA_*, sigaction(2)
+func handle(n syscall.Signal, once bool) bool {
+	const onStack, restart, restorer, resetHand = 0x08000000, 0x10000000, 0x04000000, 0x80000000 // SA_*, sigaction(2)
 	pc, back := handlerPCs()
 	// struct sigaction of the kernel, not of the C library.
 	action := struct {
@@ -40,6 +41,9 @@ func handle(n syscall.Signal) bool {
 		restorer uintptr
 		mask     uint64
 	}{pc, onStack | restart, 0, ^uint64(0)}
+	if once {
+		action.flags |= resetHand
+	}
 	if back != 0 {
 		action.flags |= restorer
 		action.restorer = back

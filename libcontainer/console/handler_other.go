@@ -5,4 +5,4 @@ package console
 import "syscall"
 
 // handle says that there is no handler of ours for this processor: Go's does.
-func handle(syscall.Signal) bool { return false }
+func handle(syscall.Signal, bool) bool { return false }

@@ -47,8 +47,9 @@ var (
 	pipeWrite int32 = -1
 )
 
-// Catch starts holding back the signals that end a command. Signals that were
-// ignored when the command started (nohup) stay ignored.
+// Catch starts holding back the signals that end a command, each once: who sends one again, because
+// the command has not ended, kills it. Signals that were ignored when the command started
+// (nohup) stay ignored.
 func Catch() (*Signals, error) {
 	pipeOnce.Do(func() {
 		var ends [2]int
@@ -62,7 +63,7 @@ func Catch() (*Signals, error) {
 	s := &Signals{r: pipeRead, c: make(chan os.Signal, 256), stop: make(chan struct{})}
 	for s.read() != 0 { // of an earlier command in this process
 	}
-	s.catch(endings[:])
+	s.catch(endings[:], true)
 	return s, nil
 }
 
@@ -106,13 +107,13 @@ func (s *Signals) Caught() syscall.Signal {
 // The Go runtime needs two switches between threads for one, and time to start: more
 // than a tenth of what a create takes. A signal that the caller of rt has blocked
 // it delivers all the same.
-func (s *Signals) catch(list []syscall.Signal) {
+func (s *Signals) catch(list []syscall.Signal, once bool) {
 	blocked := blockedSignals()
 	for _, n := range list {
 		if signal.Ignored(n) {
 			continue
 		}
-		if blocked&(1<<(n-1)) != 0 || !handle(n) {
+		if blocked&(1<<(n-1)) != 0 || !handle(n, once) {
 			s.notify(n)
 		}
 	}
@@ -165,7 +166,8 @@ func rest() []syscall.Signal {
 // pidfd until Stop. The descriptor stays the caller's, who closes it after Stop. What hardly
 // anybody sends to a command is caught when that has been running for a moment.
 func (s *Signals) Forward(pidfd int) {
-	s.catch(requests[:])
+	s.catch(endings[:], false)
+	s.catch(requests[:], false)
 	if s.first != 0 {
 		s.send(pidfd, s.first)
 	}
