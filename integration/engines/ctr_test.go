@@ -111,6 +111,10 @@ func testFlags(t *testing.T, c *containerd) {
 		{"masked", nil, "cat /proc/keys /proc/timer_list | wc -c", 0, "0\n"},
 		{"read-only paths", nil, "(echo x >/proc/sys/kernel/domainname) 2>/dev/null || echo no", 0, "no\n"},
 		{"privileged", []string{"--privileged"}, "mount -t tmpfs tmpfs /mnt && echo yes", 0, "yes\n"},
+		// containerd's default profile; a user namespace needs no capability.
+		{"seccomp", []string{"--seccomp"}, "grep Seccomp: /proc/self/status; busybox unshare -U true 2>&1; echo works", 0,
+			"Seccomp:\t2\nunshare: unshare(0x10000000): Operation not permitted\nworks\n"},
+		{"no seccomp", nil, "grep Seccomp: /proc/self/status; busybox unshare -U true && echo yes", 0, "Seccomp:\t0\nyes\n"},
 		{"unprivileged", nil, "mount -t tmpfs tmpfs /mnt 2>/dev/null || echo no", 0, "no\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
