@@ -115,6 +115,9 @@ func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err
 	if err := checkUnprivileged(c.spec); err != nil {
 		return nil, err
 	}
+	if err := checkMapSize(c.spec); err != nil {
+		return nil, err
+	}
 	if err := checkDevices(c.spec); err != nil {
 		return nil, err
 	}

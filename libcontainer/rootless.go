@@ -53,6 +53,21 @@ func checkUnprivileged(s *specs.Spec) error {
 	return nil
 }
 
+// checkMapSize refuses an id map that the kernel would not read: it takes less than a page (user_namespaces(7)).
+func checkMapSize(s *specs.Spec) error {
+	if !newNamespace(s, specs.UserNamespace) {
+		return nil
+	}
+	most := os.Getpagesize() - 1
+	if n := len(idMap(s.Linux.UIDMappings)); n > most {
+		return fmt.Errorf("config.json: /linux/uidMappings: %d bytes as the kernel reads it; accepted: up to %d", n, most)
+	}
+	if n := len(idMap(s.Linux.GIDMappings)); n > most {
+		return fmt.Errorf("config.json: /linux/gidMappings: %d bytes as the kernel reads it; accepted: up to %d", n, most)
+	}
+	return nil
+}
+
 // checkMountIDs refuses options uid= and gid= of a file system that name an id that is
 // not mapped: all that the kernel says of it is "invalid argument".
 func checkMountIDs(s *specs.Spec) error {

@@ -180,6 +180,9 @@ func (c *checker) profile(p *specs.LinuxSeccomp, own *arch) *filter {
 	for i := range p.Syscalls {
 		c.syscall(f, &p.Syscalls[i], i)
 	}
+	if len(c.problems) == 0 {
+		c.contradictions(f, p)
+	}
 	c.flags(f, p.Flags)
 	if f.notify && p.ListenerPath == "" {
 		c.bad("/listenerPath", "", "must be specified for SCMP_ACT_NOTIFY", "")
@@ -318,6 +321,59 @@ func (c *checker) rules(rules []rule, verdict uint32, args []specs.LinuxSeccompA
 		rules = append(rules, rule{verdict, conds[i : i+1]})
 	}
 	return rules
+}
+
+// contradictions refuses rules for one call with the same conditions and different actions, as
+// libseccomp does. Where there is a rule without conditions too, none of the others counts.
+func (c *checker) contradictions(f *filter, p *specs.LinuxSeccomp) {
+	for i := range f.entries {
+		e := &f.entries[i]
+		if !f.conditional(e) {
+			continue
+		}
+		for j := range f.entries[:i] {
+			o := &f.entries[j]
+			if !f.conditional(o) || f.rules[o.first].verdict == f.rules[e.first].verdict || !f.meet(e, o) {
+				continue
+			}
+			for _, name := range e.names {
+				if slices.Contains(o.names, name) && f.counts(name) {
+					c.bad("/syscalls/"+strconv.Itoa(i)+"/action", quote(string(p.Syscalls[i].Action)),
+						"contradicts "+pointer+"/syscalls/"+strconv.Itoa(j)+", which has the same conditions for "+quote(callName(int(name))), "")
+					break
+				}
+			}
+		}
+	}
+}
+
+// conditional says whether e has rules with conditions that libseccomp is told of.
+func (f *filter) conditional(e *entry) bool {
+	return e.first < e.last && len(f.rules[e.first].conds) > 0 && f.rules[e.first].verdict != f.fallback
+}
+
+// meet says whether a rule of a has the conditions of one of b.
+func (f *filter) meet(a, b *entry) bool {
+	for i := a.first; i < a.last; i++ {
+		for j := b.first; j < b.last; j++ {
+			if slices.Equal(f.rules[i].conds, f.rules[j].conds) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// counts says whether the conditional rules for a call count: some architecture has it, and no
+// rule goes without conditions.
+func (f *filter) counts(name uint16) bool {
+	for i := range f.entries {
+		e := &f.entries[i]
+		if e.first < e.last && len(f.rules[e.first].conds) == 0 && f.rules[e.first].verdict != f.fallback && slices.Contains(e.names, name) {
+			return false
+		}
+	}
+	return slices.ContainsFunc(f.archs, func(a *arch) bool { return numbers[a.row][name] != absent })
 }
 
 // named counts the different names of the profile.

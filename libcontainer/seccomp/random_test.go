@@ -3,6 +3,7 @@ package seccomp
 import (
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -74,6 +75,9 @@ func randomProfile(r source) *specs.LinuxSeccomp {
 func compare(t testing.TB, p *specs.LinuxSeccomp, native string, r source, every int) {
 	t.Helper()
 	prog, _, err := Compile(p, native)
+	if err != nil && strings.Contains(err.Error(), "contradicts") {
+		return
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,8 +7,8 @@
 //   - An architecture that is not listed is SCMP_ACT_KILL_THREAD; so are x32
 //     numbers (bit 30) without SCMP_ARCH_X32. The native one is always listed.
 //   - A rule without conditions outweighs those with, before and after it; of two
-//     the first counts. Where rules with conditions and different actions overlap,
-//     order.go says which one counts.
+//     the first counts. Rules with the same conditions and different actions are an error;
+//     where such ones only overlap, order.go says which one counts.
 //   - On a 32-bit architecture, and x32, only the low halves are compared.
 //   - Where socket and System V IPC calls go through socketcall(2) and ipc(2) as
 //     well, a rule for one of them applies there too, by its code in the first
