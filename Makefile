@@ -58,6 +58,8 @@ conformance: rt
 # BENCH takes the flags of integration/bench, such as BENCH="-rounds 100 -only run".
 bench: rt
 	@$(GO) run ./integration/bench $(BENCH)
+	@$(NEED) $(ORACLE_NEEDS)
+	@CGO_ENABLED=1 $(GO) -C $(ORACLE) test -run '^$$' -bench .
 
 lint: stage stage-fault agent
 	@$(NEED) cppcheck $(ORACLE_NEEDS)

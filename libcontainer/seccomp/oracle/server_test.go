@@ -37,6 +37,9 @@ const patience = 5 * time.Second
 const served = "RT_ORACLE_SERVER"
 
 func TestMain(m *testing.M) {
+	if how := os.Getenv(silent); how != "" {
+		beSilent(how)
+	}
 	if os.Getenv(served) == "" {
 		os.Exit(m.Run())
 	}
