@@ -92,7 +92,7 @@ func execOptions(c *cli.Context) (o libcontainer.ExecOptions, err error) {
 		var warnings []string
 		o.Process, warnings, err = bundle.ParseProcess("process", b)
 		if err != nil {
-			return o, err
+			return o, fmt.Errorf("read --process %q: %w", file, err)
 		}
 		if o.Process == nil {
 			return o, fmt.Errorf("read --process %q: process property must not be empty", file)
