@@ -168,6 +168,16 @@ func (b *box) state() state {
 	return s
 }
 
+// kill ends one process. The pid of a container that has stopped, 0, would mean the tests' own
+// process group.
+func (b *box) kill(pid int) {
+	b.t.Helper()
+	if pid <= 1 {
+		b.t.Fatalf("kill process %d: not a process of the container's", pid)
+	}
+	b.must(syscall.Kill(pid, syscall.SIGKILL))
+}
+
 // is waits until the container has the status.
 func (b *box) is(status string) {
 	b.t.Helper()

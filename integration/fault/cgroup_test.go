@@ -204,7 +204,7 @@ func TestF23CgroupRemoved(t *testing.T) {
 	t.Run("stopped", func(t *testing.T) {
 		t.Parallel()
 		b := newBox(t, sleeper)
-		b.must(syscall.Kill(b.start(), syscall.SIGKILL))
+		b.kill(b.start())
 		b.is("stopped")
 		for _, d := range b.directories() {
 			b.must(eventually(limit, func() error { return os.Remove(d) }))
@@ -273,7 +273,7 @@ func TestF24CgroupTakenByNewerContainer(t *testing.T) {
 					b.ok("run", "--detach", b.id)
 				}
 				pid := b.state().Pid
-				b.must(syscall.Kill(pid, syscall.SIGKILL))
+				b.kill(pid)
 				if run != nil {
 					stopped(t, run)
 				}

@@ -104,7 +104,7 @@ func TestF28StateDirectoryRemoved(t *testing.T) {
 	if err := syscall.Kill(pid, 0); err != nil {
 		t.Fatalf("the container's process: %v", err)
 	}
-	b.must(syscall.Kill(pid, syscall.SIGKILL))
+	b.kill(pid)
 	b.gone(2 * time.Second)
 	// What is left now is empty, has rt's mark, and is used again.
 	b.ok("create", b.id)

@@ -17,7 +17,7 @@ func TestF03InitKilledBeforeStart(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, sleeper)
 	b.ok("create", b.id)
-	b.must(syscall.Kill(b.state().Pid, syscall.SIGKILL))
+	b.kill(b.state().Pid)
 	b.is("stopped")
 	r := b.rt("start", b.id)
 	r.failed(t, "cannot start a container that has stopped")
@@ -223,7 +223,7 @@ func TestF33InitDiesAtGate(t *testing.T) {
 	pid := b.state().Pid
 	p := b.begin("start.gate:sleep=1", "start", b.id)
 	time.Sleep(400 * time.Millisecond)
-	b.must(syscall.Kill(pid, syscall.SIGKILL))
+	b.kill(pid)
 	r := p.end(t)
 	r.failed(t)
 	if r.took > 5*time.Second || strings.Contains(r.out, "signal") {
@@ -257,7 +257,7 @@ func TestF36ZombieInit(t *testing.T) {
 				return nil
 			}))
 			pid := b.state().Pid
-			b.must(syscall.Kill(pid, syscall.SIGKILL))
+			b.kill(pid)
 			b.must(eventually(limit, func() error {
 				stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 				if !strings.Contains(string(stat), ") Z "+strconv.Itoa(h.Process.Pid)+" ") {
