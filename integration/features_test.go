@@ -295,12 +295,20 @@ func featureOperators(t *testing.T, f *features.Features) {
 // That the filters are right for each is what the oracle of package seccomp finds out; another
 // architecture's calls are made by TestS24OtherArchitecture.
 func featureArchs(t *testing.T, f *features.Features) {
+	var all []specs.Arch
 	for _, name := range f.Linux.Seccomp.Archs {
+		all = append(all, specs.Arch(name))
+	}
+	lists := slices.Collect(slices.Chunk(all, 1))
+	if lane == "uml" { // where a container takes half a second
+		lists = [][]specs.Arch{all}
+	}
+	for _, list := range lists {
 		b := newBox(t, args("/probe", "call", "sync"), profile(rule(specs.ActErrno, "sync")))
-		b.spec.Linux.Seccomp.Architectures = []specs.Arch{specs.Arch(name)}
+		b.spec.Linux.Seccomp.Architectures = list
 		b.write()
 		if out := b.run(); out != "sync: operation not permitted\n" {
-			t.Errorf("%s: %q", name, out)
+			t.Errorf("%s: %q", list, out)
 		}
 	}
 	for _, name := range []specs.Arch{"SCMP_ARCH_PARISC", "SCMP_ARCH_S390", "SCMP_ARCH_VAX"} {

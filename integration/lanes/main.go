@@ -127,7 +127,7 @@ func compiled(t *tally, lane string) error {
 		if _, err := os.Stat(bin); err != nil {
 			return fmt.Errorf("compile %s: it has no tests", pkg)
 		}
-		timeout := "10m"
+		timeout := "15m"
 		if name == "vm" {
 			timeout = "20m"
 		}
