@@ -470,8 +470,8 @@ func (l *launch) committed() error {
 	return nil
 }
 
-// reapFirst reaps the first process, which ends by itself when it has told of the second: one
-// that does not is in the wrong hands.
+// reapFirst reaps the first process once the second has spoken. It has ended by itself, or is in
+// the wrong hands.
 func (l *launch) reapFirst() {
 	l.stage.KillFirst()
 	l.stage.Reap()
@@ -492,7 +492,10 @@ func (l *launch) born(pid int) error {
 	}
 	l.pid, l.pidfd = pid, fd
 	if l.entered != nil {
-		l.reapFirst()
+		// The second waits for its last word: it must not be killed.
+		if _, ended := l.stage.ReapWithin(killWait); !ended {
+			return errors.New("read stage: its first process has made the second and does not end")
+		}
 		if err := l.entered(); err != nil {
 			return err
 		}
