@@ -91,8 +91,7 @@ func TestMemoryLimit(t *testing.T) {
 		r.Memory = &specs.LinuxMemory{Limit: to(int64(24 << 20)), Swap: to(int64(24 << 20))}
 	}))
 	b.launch()
-	events := b.begin("events", "--interval", "1h", b.id)
-	time.Sleep(100 * time.Millisecond) // it has to be there when it happens
+	events := b.watch()
 	if r := b.program("/probe", "eat", "4"); r.code != 0 || r.out != "eaten\n" {
 		t.Error(r)
 	}
@@ -118,6 +117,27 @@ func TestMemoryLimit(t *testing.T) {
 	if r := events.end(); r.code != 0 || r.out != want || r.err != "" {
 		t.Errorf("%v, expected an end with the container's", r)
 	}
+}
+
+// watch begins `rt events` and waits until it would see that there is no more memory.
+func (b *box) watch() *process {
+	b.t.Helper()
+	watched := "anon_inode:[eventfd]"
+	if v2 {
+		watched = "/memory.events"
+	}
+	p := b.begin("events", "--interval", "1h", b.id)
+	eventually(b.t, func() error {
+		dir := fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid)
+		list, _ := os.ReadDir(dir)
+		for _, e := range list {
+			if to, _ := os.Readlink(filepath.Join(dir, e.Name())); strings.HasSuffix(to, watched) {
+				return nil
+			}
+		}
+		return fmt.Errorf("rt events has no %s open", watched)
+	})
+	return p
 }
 
 // The stage and what it does before the program fit into very little memory. The busybox
@@ -148,8 +168,7 @@ func TestMemoryLimitEndsInit(t *testing.T) {
 		r.Memory = &specs.LinuxMemory{Limit: to(int64(24 << 20)), Swap: to(int64(24 << 20))}
 	}))
 	b.launch()
-	events := b.begin("events", "--interval", "1h", b.id)
-	time.Sleep(100 * time.Millisecond)
+	events := b.watch()
 	b.file("go", "")
 	if r := events.end(); r.code != 0 || !strings.Contains(r.out, `{"type":"oom","id":"`+b.id+`"}`) {
 		t.Error(r)

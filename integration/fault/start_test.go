@@ -251,7 +251,7 @@ func TestF36ZombieInit(t *testing.T) {
 			}()
 			want := map[string]string{"create": "created", "run": "running"}[command]
 			b.must(eventually(limit, func() error {
-				if r := b.rt("state", b.id); r.code != 0 || !strings.Contains(r.out, `"`+want+`"`) {
+				if r := b.rt("state", b.id); r.code != 0 || !strings.Contains(r.out, `"status": "`+want+`"`) {
 					return fmt.Errorf("%v", r)
 				}
 				return nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
@@ -24,7 +25,7 @@ func attack(args []string) {
 	commands := map[string]func(args []string) error{
 		"status": attackStatus, "fds": attackFDs, "flip": attackFlip, "grab": attackGrab, "overwrite": attackOverwrite,
 		"tiocsti": attackTTY, "bomb": attackBomb, "cgtree": attackTree, "devices": attackDevices, "unshare": attackUnshare,
-		"cover": attackCover, "pose": attackPose,
+		"cover": attackCover, "pose": attackPose, "measure": measure,
 	}
 	f, ok := commands[args[0]]
 	if !ok {
@@ -36,6 +37,26 @@ func attack(args []string) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// measure runs a command, writes how many bytes of memory that had at the most into a file, and
+// ends as the command did.
+func measure(args []string) error {
+	c := exec.Command(args[1], args[2:]...)
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err := c.Run()
+	if c.ProcessState == nil {
+		return err
+	}
+	peak := c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	if err := os.WriteFile(args[0], []byte(strconv.FormatInt(peak, 10)), 0o600); err != nil {
+		return err
+	}
+	if ws := c.ProcessState.Sys().(syscall.WaitStatus); ws.Signaled() {
+		return unix.Kill(os.Getpid(), ws.Signal())
+	}
+	os.Exit(c.ProcessState.ExitCode())
+	return nil
 }
 
 // status is everything that a process is confined by.

@@ -59,7 +59,7 @@ func newBox(t *testing.T, edits ...edit) *box {
 		b.must(os.Mkdir(filepath.Join(b.rootfs, d), 0o755))
 	}
 	b.must(os.Link(filepath.Join(work, "base/busybox"), filepath.Join(b.rootfs, "bin/busybox")))
-	b.must(os.Link(filepath.Join(work, "base/attacker"), filepath.Join(b.rootfs, "attacker")))
+	b.must(os.Link(attacker, filepath.Join(b.rootfs, "attacker")))
 	for _, a := range []string{"cat", "dd", "echo", "false", "id", "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "od", "readlink", "rm", "sh", "sleep", "stat", "touch", "true", "umount", "wc"} {
 		b.must(os.Symlink("busybox", filepath.Join(b.rootfs, "bin", a)))
 	}
@@ -263,7 +263,7 @@ func (b *box) end() {
 		b.t.Errorf("delete --force took %v", took)
 	}
 	c := leak.Container{ID: b.id, Top: top, Cgroups: hierarchies, Dir: b.dir, State: filepath.Join(b.root, b.id)}
-	if err := within(2*time.Second, c.Find); err != nil {
+	if err := within(10*time.Second, c.Find); err != nil {
 		b.t.Error(err)
 	}
 	b.untouched()
@@ -281,6 +281,7 @@ type command struct {
 	t        *testing.T
 	out, err *os.File
 	began    time.Time
+	memory   string // the file that tells what it had; "" if that is not measured
 }
 
 func newCommand(t *testing.T, args ...string) *command {
@@ -295,6 +296,15 @@ func newCommand(t *testing.T, args ...string) *command {
 		*f = os.NewFile(uintptr(fd), "output")
 	}
 	c.Stdout, c.Stderr = c.out, c.err
+	return c
+}
+
+// measured lets the command's result tell how much memory it had. It is started by a small
+// process: what wait4(2) tells begins with what the process had that forked it.
+func (c *command) measured() *command {
+	c.memory = filepath.Join(c.t.TempDir(), "memory")
+	c.Args = append([]string{"attacker", "measure", c.memory, c.Path}, c.Args[1:]...)
+	c.Path = attacker
 	return c
 }
 
@@ -336,7 +346,13 @@ func (c *command) end() result {
 	if ws := c.ProcessState.Sys().(syscall.WaitStatus); ws.Signaled() {
 		r.code = -int(ws.Signal())
 	}
-	r.memory = c.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	if c.memory != "" {
+		if data, err := os.ReadFile(c.memory); err != nil {
+			c.t.Errorf("%v: %v", r, err)
+		} else if _, err := fmt.Sscan(string(data), &r.memory); err != nil {
+			c.t.Errorf("%v: memory: %v", r, err)
+		}
+	}
 	return r
 }
 
@@ -346,7 +362,7 @@ type result struct {
 	code     int // of exit, or minus the signal's number
 	out, err string
 	took     time.Duration
-	memory   int64 // the most it had, in bytes
+	memory   int64 // the most it had, in bytes, if it was measured
 }
 
 func (r result) String() string {
@@ -376,7 +392,7 @@ func eventually(t *testing.T, try func() error) {
 // by itself, and waits until it has said "ready".
 func helper(t *testing.T, args ...string) *command {
 	t.Helper()
-	c := newCommand(t, append([]string{filepath.Join(work, "base/attacker")}, args...)...).begin()
+	c := newCommand(t, append([]string{attacker}, args...)...).begin()
 	t.Cleanup(func() {
 		c.Process.Kill()
 		c.Wait()

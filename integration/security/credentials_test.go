@@ -129,7 +129,7 @@ func TestS21FileCapabilities(t *testing.T) {
 	b := newBox(t, args("/withcaps", "status"), func(s *specs.Spec) {
 		s.Process.User.UID, s.Process.NoNewPrivileges = 1000, false
 	})
-	data, err := os.ReadFile(filepath.Join(work, "base/attacker"))
+	data, err := os.ReadFile(attacker)
 	b.must(err)
 	// It goes by the name of the program.
 	b.must(os.MkdirAll(filepath.Join(b.rootfs, "caps"), 0o755))
@@ -335,7 +335,7 @@ func TestS26Devices(t *testing.T) {
 		t.Fatal(err)
 	}
 	nodes := []string{"c:1:1", "c:10:237", "b:7:0", fmt.Sprintf("b:%d:%d", unix.Major(disk.Dev), unix.Minor(disk.Dev)), "c:10:229", "c:1:5"}
-	careless := newCommand(t, append([]string{filepath.Join(work, "base/attacker"), "devices"}, nodes[5])...).run()
+	careless := newCommand(t, append([]string{attacker, "devices"}, nodes[5])...).run()
 	if !strings.Contains(careless.out, "mknod <nil> open <nil>") {
 		t.Fatalf("%v; expected the host to be able", careless)
 	}

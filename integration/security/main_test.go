@@ -26,6 +26,7 @@ import (
 var (
 	rt, rtFault string
 	work        string   // holds every box
+	attacker    string   // this program, under the name by which it attacks
 	top         string   // the cgroup above those of all containers, one name
 	hierarchies []string // mount points of all cgroup hierarchies
 	v2          bool     // there is no hierarchy but cgroup v2
@@ -97,9 +98,11 @@ func setUp() error {
 	if err := os.Chmod(work, 0o755); err != nil {
 		return err
 	}
-	if err := makeBase(filepath.Join(work, "base")); err != nil {
+	base := filepath.Join(work, "base")
+	if err := makeBase(base); err != nil {
 		return err
 	}
+	attacker = filepath.Join(base, "attacker")
 	var fs unix.Statfs_t
 	if err := unix.Statfs("/sys/fs/cgroup", &fs); err != nil {
 		return err

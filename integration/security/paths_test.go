@@ -384,7 +384,7 @@ func TestS17Passwd(t *testing.T) {
 			// Also where it is looked up from inside.
 			for _, e := range []edit{func(*specs.Spec) {}, mnt("tmpfs", "tmpfs", "/elsewhere")} {
 				b.edit(e)
-				if r := b.rt("run", b.id); r.code != 0 || r.out != "/\n" || r.took > 10*time.Second || r.memory > 64<<20 {
+				if r := b.command("run", b.id).measured().run(); r.code != 0 || r.out != "/\n" || r.took > 10*time.Second || r.memory > 64<<20 {
 					t.Errorf("%v; %d bytes of memory", r, r.memory)
 				}
 			}
@@ -441,7 +441,7 @@ func TestS17CopyUp(t *testing.T) {
 			d := b.in("up")
 			b.must(os.Mkdir(d, 0o755))
 			b.must(c.make(b, d))
-			r := b.rt("run", b.id)
+			r := b.command("run", b.id).measured().run()
 			if r.took > 5*time.Second || r.memory > 64<<20 || strings.Contains(r.out, "the host's") {
 				t.Errorf("%v; %d bytes of memory", r, r.memory)
 			}

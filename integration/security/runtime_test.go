@@ -271,7 +271,7 @@ func TestS04CallersTerminal(t *testing.T) {
 			defer tty.Close()
 			var p *command
 			if c.args == nil {
-				p = newCommand(t, filepath.Join(work, "base/attacker"), "tiocsti")
+				p = newCommand(t, attacker, "tiocsti")
 			} else {
 				p = b.command(c.args...)
 			}
