@@ -54,12 +54,22 @@ func (b *bench) exec(r *runtime, stderr *os.File, args ...string) (time.Duration
 	return took, nil
 }
 
-// rounds measures commands: each round all of them with each runtime, which take turns in
-// being the first.
+// turn is the runtime that is the i-th of a round. Each comes equally often at each place, and after each of
+// the others: the kernel takes down what one has left while the next is at work, and
+// after runc that is more.
+func (b *bench) turn(round, i int) *runtime {
+	n := len(b.runtimes)
+	if round/n%2 == 1 { // backwards
+		i = n - 1 - i
+	}
+	return b.runtimes[(i+round)%n]
+}
+
+// rounds measures commands: each round all of them with each runtime, in turns.
 func (b *bench) rounds(rep *report) error {
 	for round := -warmUp; round < b.options.rounds; round++ {
 		for i := range b.runtimes {
-			r := b.runtimes[(i+round+warmUp)%len(b.runtimes)]
+			r := b.turn(round+warmUp, i)
 			times, err := b.life(r, round < 0)
 			if err != nil {
 				return err
