@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,20 +56,21 @@ func openat(at int, name string, flags int) (fd int, err error) {
 	return fd, err
 }
 
-// readFile reads a whole file of a pseudo file system.
+// readFile reads a whole file of a pseudo file system. Most are short, and each page
+// of a large buffer would be a page fault.
 func readFile(at int, name string) ([]byte, error) {
 	fd, err := openat(at, name, unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	return readAll(fd, make([]byte, 0, 4096))
+	return readAll(fd, make([]byte, 0, 512))
 }
 
 func readAll(fd int, b []byte) ([]byte, error) {
 	for {
 		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
+			b = slices.Grow(b, cap(b))
 		}
 		n, err := unix.Read(fd, b[len(b):cap(b)])
 		switch {

@@ -205,12 +205,21 @@ func (s *Signals) send(pidfd int, sig syscall.Signal) {
 // wake is no signal's number: it ends the wait for one.
 const wake = 255
 
-// Stop returns when no more signal is passed on. They stay caught, and are
-// dropped: the command is about to end by itself.
-func (s *Signals) Stop() {
+// Finish ends Forward, unless s is nil. Signals stay caught, and are dropped: the command is about to end by itself.
+func (s *Signals) Finish() {
+	if s == nil {
+		return
+	}
 	s.once.Do(func() {
 		close(s.stop)
 		unix.Write(int(pipeWrite), []byte{wake}) // if the pipe is full nobody waits
 	})
-	s.done.Wait()
+}
+
+// Stop is Finish that returns when no more signal is passed on.
+func (s *Signals) Stop() {
+	if s != nil {
+		s.Finish()
+		s.done.Wait()
+	}
 }
