@@ -30,20 +30,11 @@ const removeWait = 10 * time.Second
 // Create makes the container id from a bundle: its process waits at the gate for
 // Start. After an error nothing is left of it.
 func Create(root, id string, o CreateOptions) error {
-	var signals *console.Signals
-	if o.CatchSignals {
-		var err error
-		if signals, err = console.Catch(); err != nil {
-			return err
-		}
-		defer signals.Stop()
-	}
 	c, err := newCreation(root, id, &o, true)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	c.signals = signals
 	return c.create()
 }
 
@@ -89,6 +80,11 @@ func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err
 			c.close()
 		}
 	}()
+	if o.CatchSignals {
+		if c.signals, err = console.Catch(); err != nil {
+			return nil, err
+		}
+	}
 	if c.preserve, err = preserved(o.ListenFDs + o.PreserveFDs); err != nil {
 		return nil, err
 	}
@@ -96,7 +92,9 @@ func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err
 	if err := unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("mark descriptors close-on-exec: %w", err)
 	}
-	c.spawn(c.preserve)
+	if err := c.spawn(c.preserve); err != nil {
+		return nil, err
+	}
 	if o.PidFile != "" {
 		if c.pidFile, err = filepath.Abs(o.PidFile); err != nil {
 			return nil, fmt.Errorf("use pid file %q: %w", o.PidFile, err)
@@ -122,6 +120,9 @@ func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err
 		return nil, err
 	}
 	if err := checkLabels(c.spec); err != nil {
+		return nil, err
+	}
+	if err := c.begin(c.spec.Linux); err != nil {
 		return nil, err
 	}
 	c.nested = nested()
@@ -214,6 +215,9 @@ func (c *creation) create() error {
 		return err
 	}
 	if m, ok := c.cg.(*systemd.Manager); ok {
+		if err := c.awaitStage(); err != nil {
+			return err
+		}
 		m.Begin(c.stage.First())
 		c.entered = m.Entered
 	}
@@ -537,6 +541,7 @@ func runPoststop(raw jsontext.Value, id, bundle string, annotations map[string]s
 
 // close releases what the creation holds; the container lives on.
 func (c *creation) close() {
+	c.signals.Stop() // before the pidfd is closed to which it passes them on
 	c.launch.close()
 	if c.notify != nil {
 		c.notify.close()

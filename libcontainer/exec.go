@@ -66,7 +66,9 @@ func (e *execution) run() (int, error) {
 	if err := unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return 0, fmt.Errorf("mark descriptors close-on-exec: %w", err)
 	}
-	e.spawn(preserve)
+	if err := e.spawn(preserve); err != nil {
+		return 0, err
+	}
 	if o.PidFile != "" {
 		if e.pidFile, err = filepath.Abs(o.PidFile); err != nil {
 			return 0, fmt.Errorf("use pid file %q: %w", o.PidFile, err)
@@ -111,6 +113,7 @@ func (e *execution) run() (int, error) {
 	}
 	signals.Forward(e.pidfd)
 	status, err := waitChild(e.pid)
+	signals.Finish()
 	if e.foreground != nil {
 		e.foreground.Close()
 	}

@@ -6,7 +6,6 @@ import (
 
 	"rt/libcontainer/cgroup"
 	"rt/libcontainer/plan"
-	"rt/nsenter"
 
 	"golang.org/x/sys/unix"
 )
@@ -153,11 +152,7 @@ func (l *launch) sendFiles(late bool) error {
 		if len(fds) == 0 {
 			continue
 		}
-		err := l.stage.SendFiles(fds)
-		if errors.Is(err, nsenter.ErrDied) {
-			return nil // what it says of its end comes with its next message
-		}
-		if err != nil {
+		if err := ignoreDead(l.stage.SendFiles(fds)); err != nil {
 			return err
 		}
 	}

@@ -22,20 +22,12 @@ const StatusExecFailed = 255
 // n. With Detach it returns 0 once the program runs. With an error the status is
 // that which the command must exit with.
 func Run(root, id string, o CreateOptions) (int, error) {
-	var signals *console.Signals
-	if !o.Detach || o.CatchSignals {
-		var err error
-		if signals, err = console.Catch(); err != nil {
-			return 1, err
-		}
-		defer signals.Stop()
-	}
+	o.CatchSignals = o.CatchSignals || !o.Detach
 	c, err := newCreation(root, id, &o, false)
 	if err != nil {
 		return 1, err
 	}
 	defer c.close()
-	c.signals = signals
 	if !o.Detach {
 		if p := c.spec.Process; p != nil && p.Terminal {
 			if c.foreground, err = console.Open(); err != nil {
@@ -83,8 +75,9 @@ func Run(root, id string, o CreateOptions) (int, error) {
 	if o.Detach {
 		return 0, nil
 	}
-	signals.Forward(c.pidfd)
+	c.signals.Forward(c.pidfd)
 	status, err := waitChild(c.pid)
+	c.signals.Finish()
 	fault("run.exit")
 	if c.foreground != nil {
 		c.foreground.Close()

@@ -4,6 +4,7 @@
 package nsenter
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"syscall"
@@ -36,27 +37,34 @@ const (
 	sealsOfImage = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 )
 
-// Start executes the stage, which waits for its plan. The caller must end with Close, and
-// reaps both processes (Stage.Reap and its own wait for the second one).
-func Start(l *Launch) (*Stage, error) {
-	stage, err := program()
-	if err != nil {
-		return nil, err
-	}
-	program, err := sealed("rt-stage", stage, mfdExec, sealExec)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { unix.Close(program) }()
-	var st unix.Stat_t
-	if err := unix.Fstat(program, &st); err != nil {
-		return nil, fmt.Errorf("stat stage: %w", err)
-	}
+// New makes a stage that is still to be started. The caller must end with Close.
+func New() (*Stage, error) {
 	socks, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("create socket to the stage: %w", err)
 	}
-	defer unix.Close(socks[1])
+	return &Stage{sock: socks[0], peer: socks[1]}, nil
+}
+
+// Start executes the stage, once. The caller reaps both processes (Stage.Reap and its own wait
+// for the second one). What has been sent by then is waiting for the stage, and
+// while Start is at it the other methods that send may be called.
+func (s *Stage) Start(l *Launch) error {
+	defer unix.Close(s.peer)
+	stage, err := program()
+	if err != nil {
+		return err
+	}
+	program, err := sealed("rt-stage", stage, mfdExec, sealExec)
+	if err != nil {
+		return err
+	}
+	defer func() { unix.Close(program) }()
+	var st unix.Stat_t
+	if err := unix.Fstat(program, &st); err != nil {
+		return fmt.Errorf("stat stage: %w", err)
+	}
+	s.Image = Image{st.Dev, st.Ino}
 
 	files := make([]uintptr, 0, 4+len(l.Preserve))
 	for _, fd := range l.Stdio {
@@ -66,7 +74,7 @@ func Start(l *Launch) (*Stage, error) {
 		files = append(files, uintptr(fd))
 	}
 	base := len(files)
-	files = append(files, uintptr(socks[1]))
+	files = append(files, uintptr(s.peer))
 	// The child fills its descriptor table from 0 up, and moves what is in the
 	// way above the highest: the program must stand above all that.
 	top := len(files)
@@ -78,26 +86,54 @@ func Start(l *Launch) (*Stage, error) {
 		err = unix.EMFILE // it lies above RLIMIT_NOFILE
 	}
 	if err != nil {
-		unix.Close(socks[0])
-		return nil, fmt.Errorf("move descriptor of the stage above %d: %w", top+len(files), err)
+		return fmt.Errorf("move descriptor of the stage above %d: %w", top+len(files), err)
 	}
 	unix.Close(program)
 	program = high
 
-	pid, err := syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(program),
+	defer stay()()
+	s.first, err = syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(program),
 		[]string{"rt-stage", strconv.Itoa(base)},
 		&syscall.ProcAttr{Env: []string{}, Files: files})
 	if err != nil {
-		unix.Close(socks[0])
 		if err == syscall.EACCES {
-			return nil, fmt.Errorf("execute stage: %w (does the sysctl vm.memfd_noexec forbid it? accepted are 0 and 1)", err)
+			return fmt.Errorf("execute stage: %w (does the sysctl vm.memfd_noexec forbid it? accepted are 0 and 1)", err)
 		}
-		return nil, fmt.Errorf("execute stage: %w", err)
+		return fmt.Errorf("execute stage: %w", err)
 	}
-	return &Stage{sock: socks[0], first: pid, Image: Image{st.Dev, st.Ino}}, nil
+	return nil
 }
 
-// SendPlan sends the plan, before anything else. fault is nil but in tests of a build
+// stay keeps the calling thread on the CPU where it is, until the function that it returns is called. So
+// its next child begins there at once, as vfork(2) makes the thread wait for it. The
+// scheduler would as often put the child beside the thread that compiles the plan, where it waits: with two CPUs
+// a twentieth of what a run takes. The stage allows itself all CPUs again.
+func stay() (leave func()) {
+	var all, one unix.CPUSet
+	var cpu uint32
+	// A goroutine may go on in another thread, so the thread is named.
+	thread := unix.Gettid()
+	if unix.SchedGetaffinity(thread, &all) != nil {
+		return func() {}
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0); e != 0 {
+		return func() {}
+	}
+	one.Set(int(cpu))
+	if unix.SchedSetaffinity(thread, &one) != nil {
+		return func() {}
+	}
+	return func() { unix.SchedSetaffinity(thread, &all) }
+}
+
+// Begin lets the stage do what plan.Ahead says, while its plan is still being made.
+func (s *Stage) Begin(flags uint64) error {
+	frame := appendFrame(make([]byte, 0, plan.FrameSize), plan.MsgBegin, "")
+	binary.LittleEndian.PutUint64(frame[16:], flags)
+	return s.sendFrame(frame, nil)
+}
+
+// SendPlan sends the plan, before anything else but Begin. fault is nil but in tests of a build
 // with the tag rtfault.
 func (s *Stage) SendPlan(p *plan.Plan, fault *plan.Fault) error {
 	encoded, err := p.Encode(fault)

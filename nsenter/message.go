@@ -129,15 +129,16 @@ var ErrTimeout = errors.New("the stage did not answer in time")
 // ErrInterrupted is the end of a wait for a stage because Stage.Interrupt became readable.
 var ErrInterrupted = errors.New("interrupted")
 
-// Stage is a running stage, seen from the parent.
+// Stage is a stage, seen from the parent.
 type Stage struct {
-	Image Image
+	Image Image // once it has been started
 	// Interrupt is a descriptor that ends Recv when it is readable; 0 for none.
 	Interrupt int
 
 	plan     *plan.Plan
 	sock     int
-	first    int // pid of the first process, 0 once reaped
+	peer     int // the stage's end, until that is started
+	first    int // pid of the first process, 0 before the start and once reaped
 	sequence sequence
 }
 
@@ -197,7 +198,10 @@ func (s *Stage) Go(text string, fd int) error {
 }
 
 func (s *Stage) send(text string, oob []byte) error {
-	frame := appendFrame(make([]byte, 0, plan.FrameSize+len(text)), plan.MsgGo, text)
+	return s.sendFrame(appendFrame(make([]byte, 0, plan.FrameSize+len(text)), plan.MsgGo, text), oob)
+}
+
+func (s *Stage) sendFrame(frame, oob []byte) error {
 	for {
 		err := unix.Sendmsg(s.sock, frame, oob, nil, unix.MSG_NOSIGNAL)
 		switch err {

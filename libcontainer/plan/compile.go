@@ -177,13 +177,31 @@ func (c *compiler) mountNamespace() bool {
 // once the cgroup is entered, and time needs its offsets first.
 const notByFork = unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME
 
+// Ahead is what the stage unshares (KindUnshare, CLONE_NEW* types) first of all: nothing else in the plan has to come
+// before it, so it may begin with that while the plan is still being made.
+func Ahead(l *specs.Linux) (flags uint64) {
+	if l == nil {
+		return 0
+	}
+	for i := range l.Namespaces {
+		switch ns := &l.Namespaces[i]; ns.Type {
+		case specs.UserNamespace:
+			return 0
+		case specs.NetworkNamespace:
+			if ns.Path == "" {
+				flags = unix.CLONE_NEWNET
+			}
+		}
+	}
+	return flags
+}
+
 // early compiles what the stage does while its parent makes the container's cgroup
 // and fifos: the network namespace, which takes the kernel longer than all
 // others together. In a user namespace it must belong to that, so it comes later.
 func (c *compiler) early() {
 	c.raise()
-	if c.create&unix.CLONE_NEWNET != 0 && !c.userNamespace() {
-		c.unshared = unix.CLONE_NEWNET
+	if c.unshared = Ahead(c.linux); c.unshared != 0 {
 		c.num(KindUnshare, "/linux/namespaces", c.unshared)
 	}
 	c.receive = len(c.plan.Ops)
@@ -271,6 +289,9 @@ func (c *compiler) enter() {
 	if c.facts.Cgroup.Into {
 		fork.FD = c.file(File{Role: FileCgroup})
 	}
+	if c.unshared&unix.CLONE_NEWNET != 0 {
+		c.op(KindLoopback, byRuntime).Flags |= FlagFirst
+	}
 	if c.join&unix.CLONE_NEWCGROUP != 0 {
 		c.joinOp(unix.CLONE_NEWCGROUP, false, false)
 		c.shedRest()
@@ -329,7 +350,7 @@ func (c *compiler) afterMaps() {
 	c.num(KindDumpable, byRuntime, 0)
 	c.keyring(keyringPermissions)
 	c.op(KindSetsid, byRuntime)
-	if c.create&unix.CLONE_NEWNET != 0 {
+	if c.create&^c.unshared&unix.CLONE_NEWNET != 0 {
 		c.op(KindLoopback, byRuntime)
 	}
 }

@@ -191,6 +191,7 @@ func TestGolden(t *testing.T) {
 				b.WriteString("warning: " + w + "\n")
 			}
 			compareGolden(t, row.name, b.Bytes())
+			checkAhead(t, s, p)
 			if _, err := p.Encode(nil); err != nil {
 				t.Error(err)
 			}
@@ -203,6 +204,25 @@ func TestGolden(t *testing.T) {
 				t.Error("the same input gave other bytes")
 			}
 		})
+	}
+}
+
+// checkAhead checks that what the stage may begin with is what the first process unshares, and
+// that nothing of consequence comes before.
+func checkAhead(t *testing.T, s *specs.Spec, p *Plan) {
+	t.Helper()
+	var flags uint64
+	for i := range p.Ops {
+		switch op := &p.Ops[i]; op.Kind {
+		case KindRaise, KindReceive:
+		case KindUnshare:
+			flags |= op.Num[0]
+		default:
+			if flags != Ahead(s.Linux) {
+				t.Errorf("unshared first is %#x, the stage would begin with %#x", flags, Ahead(s.Linux))
+			}
+			return
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ const (
 	KindJoin
 	// KindFork is clone3(2) with CLONE_PARENT and the CLONE_NEW* flags Num[0],
 	// into the cgroup v2 directory FD when it is not -1. The first process
-	// sends MsgChild (Value: pid as it sees it) and exits 0; all later
+	// sends MsgChild (Value: pid as it sees it) and, after what has FlagFirst, exits 0; all other later
 	// operations are the child's, which sends nothing before that and has closed
 	// the descriptors of the operations so far.
 	KindFork
@@ -45,7 +45,8 @@ const (
 	// MsgReady) and waits for MsgGo. After the reply to MsgReady it sends MsgAck, and from
 	// then on the stage outlives its parent.
 	KindAwait Kind = iota + 16
-	// KindUnshare is unshare(Num[0]), in either process.
+	// KindUnshare is unshare(Num[0]), in either process. If MsgBegin has asked for the same it
+	// is done by now, and only the result is the operation's.
 	KindUnshare
 	// KindTimens unshares the time namespace, sends MsgTime, receives with the
 	// reply the descriptor of /proc/PID/ns/time_for_children (the parent has
@@ -61,7 +62,8 @@ const (
 	// none that this user may find. With Num[0] it gets that permission mask
 	// (keyctl_setperm(3)). ENOSYS is passed over.
 	KindKeyring
-	// KindLoopback brings the interface lo up.
+	// KindLoopback brings the interface lo up. With FlagFirst, right after KindFork, the first process
+	// does it when it has made the second, which goes on meanwhile: it takes the kernel a tenth of a millisecond.
 	KindLoopback
 	// KindHostname and KindDomainname set Data[0].
 	KindHostname
@@ -308,6 +310,8 @@ const (
 
 	// FlagIVersion shares the bit of FlagMode, which KindMountOld does not take.
 	FlagIVersion = FlagMode // KindMountOld: MS_I_VERSION
+	// FlagFirst shares the bit of FlagTry.
+	FlagFirst = FlagTry // KindLoopback: by the first process
 )
 
 // Op is one operation.

@@ -57,6 +57,10 @@ func (p *Plan) Line(i int) Line {
 		}
 	case KindUnshare:
 		l.Object = namespaceList(op.Num[0])
+	case KindLoopback:
+		if op.Flags&FlagFirst != 0 {
+			l.Detail = "by the first process"
+		}
 	case KindTimens:
 		l.Object = "time, with offsets"
 	case KindDumpable:

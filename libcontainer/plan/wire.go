@@ -145,6 +145,7 @@ const (
 	MsgExec    = 11 // the next system calls are close_range and execve
 	MsgError   = 12 // the operation failed: errno, step, text; the stage exits
 	MsgNetwork = 13 // waits for network devices
+	MsgBegin   = 14 // parent, before the plan: do what Ahead says, which is Value
 
 	FrameSize = 32
 )

@@ -129,7 +129,7 @@ static const char *check_fd(const struct op *op, unsigned nfiles)
 	return op->fd < 0 || (unsigned)op->fd >= nfiles ? "descriptor out of range" : NULL;
 }
 
-static const char *check_order(struct progress *p, const struct op *op, bool last)
+static const char *check_order(struct progress *p, const struct op *op, const struct op *prev, bool last)
 {
 	switch (op->kind) {
 	case OP_RAISE:
@@ -156,6 +156,8 @@ static const char *check_order(struct progress *p, const struct op *op, bool las
 	if (!p->forked)
 		return "operation of the second process before the fork";
 	switch (op->kind) {
+	case OP_LOOPBACK:
+		return (op->flags & FLAG_FIRST) && prev->kind != OP_FORK ? "not right after the fork" : NULL;
 	case OP_AWAIT:
 	case OP_TIMENS:
 	case OP_HOME:
@@ -295,7 +297,7 @@ static const char *check_op(struct progress *p, const struct plan *plan, uint32_
 		if (bad)
 			return bad;
 	}
-	bad = check_order(p, op, last);
+	bad = check_order(p, op, prev, last);
 	if (!bad)
 		bad = check_fd(op, plan->head->nfiles);
 	if (!bad)

@@ -163,12 +163,22 @@ static int fault(const struct plan_header *h)
 }
 #endif
 
+/* What the first process does beside the second. */
+static bool by_first(const struct op *op)
+{
+	return op->kind == OP_LOOPBACK && (op->flags & FLAG_FIRST);
+}
+
 static void run_plan(const struct plan *plan)
 {
 	for (uint32_t i = 0; i < plan->head->nops; i++) {
 		const struct op *op = &plan->ops[i];
 		int r = 0;
 
+		if (stage.tell >= 0 && !by_first(op))
+			fork_done();
+		if (stage.tell < 0 && by_first(op))
+			continue;
 		stage.op = i;
 		failure.step = STEP_NONE;
 		failure.value = 0;
@@ -200,7 +210,7 @@ static void load_plan(void)
 	void *map;
 
 	stage.op = UINT32_MAX;
-	r = report_receive(&fd, 1, false);
+	r = report_plan(&fd);
 	if (r < 0)
 		report_error(-r);
 	at(STEP_DECODE);
@@ -269,7 +279,7 @@ int main(int argc, char **argv)
 	if (!stage.base)
 		return 1;
 	stage.channel = (int)stage.base;
-	stage.turn = -1;
+	stage.turn = stage.tell = -1;
 	reset_process();
 	load_plan();
 	run_plan(&stage.plan);

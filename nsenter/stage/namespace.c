@@ -75,6 +75,8 @@ int op_fork(const struct op *op)
 	struct clone3_args args = { .flags = op->num[0] | CLONE_PARENT };
 	int sent[2], pid, r;
 
+	if (stage.begun)
+		return fail_text(EPROTO, STEP_NONE, "begun without the plan");
 	/* With CLONE_PARENT the exit signal is this process's own, so none is given. */
 	if (op->fd >= 0) {
 		args.flags |= CLONE_INTO_CGROUP;
@@ -90,7 +92,9 @@ int op_fork(const struct op *op)
 		r = report_send(MSG_CHILD, (uint64_t)pid, NULL, 0);
 		if (r < 0)
 			return r;
-		_exit(write(sent[1], &pid, sizeof(pid)) != sizeof(pid));
+		stage.tell = sent[1];
+		stage.pid = pid;
+		return 0;
 	}
 	if (op->fd >= 0)
 		close(plan_file(op->fd));
@@ -99,8 +103,18 @@ int op_fork(const struct op *op)
 	return 0;
 }
 
+/* The end of the first process. */
+void fork_done(void)
+{
+	_exit(write(stage.tell, &stage.pid, sizeof(stage.pid)) != sizeof(stage.pid));
+}
+
 int op_unshare(const struct op *op)
 {
+	if (stage.begun && stage.begun == op->num[0]) {
+		stage.begun = 0;
+		return stage.begun_result;
+	}
 	return sys_ret(unshare((int)op->num[0]));
 }
 

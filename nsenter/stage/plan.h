@@ -34,6 +34,7 @@
 #define FLAG_ELSE 0x8000u
 
 #define FLAG_IVERSION 0x4u
+#define FLAG_FIRST 0x1u
 
 #define MSG_GO 0x1u
 #define MSG_CHILD 0x2u
@@ -48,6 +49,7 @@
 #define MSG_EXEC 0xbu
 #define MSG_ERROR 0xcu
 #define MSG_NETWORK 0xdu
+#define MSG_BEGIN 0xeu
 
 #define STEP_NONE 0x0u
 #define STEP_RESOLVE 0x1u

@@ -125,19 +125,16 @@ static unsigned take_fds(struct msghdr *msg, int *fds, unsigned max)
 	return n;
 }
 
-/*
- * Waits for MSG_GO, with exactly n descriptors. With text its text becomes
- * stage.home; else it must have none.
- */
-int report_receive(int *fds, unsigned n, bool text)
+/* Waits for a frame, and returns with how many descriptors it came: at most max. */
+static int receive(struct packet *p, int *fds, unsigned max)
 {
-	static struct packet p;
-	struct iovec iov = { .iov_base = &p, .iov_len = sizeof(p) };
+	struct iovec iov = { .iov_base = p, .iov_len = sizeof(*p) };
 	union {
 		struct cmsghdr head;
 		char space[CMSG_SPACE((MAX_RECEIVE + 1) * sizeof(int))];
 	} control;
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	unsigned n;
 	int r;
 
 	do
@@ -148,20 +145,56 @@ int report_receive(int *fds, unsigned n, bool text)
 	at(STEP_REPLY);
 	if (r < 0)
 		return r;
-	if (take_fds(&msg, fds, n) != n || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
+	n = take_fds(&msg, fds, max);
+	if (n > max || (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
 		return -EPROTO;
-	if (r < (int)sizeof(p.frame) || p.frame.type != MSG_GO || p.frame.len != (size_t)r - sizeof(p.frame))
+	if (r < (int)sizeof(p->frame) || p->frame.len != (size_t)r - sizeof(p->frame))
 		return -EPROTO;
-	if (!text && p.frame.len)
+	return (int)n;
+}
+
+static struct packet received;
+
+/*
+ * Waits for MSG_GO, with exactly n descriptors. With text its text becomes
+ * stage.home; else it must have none.
+ */
+int report_receive(int *fds, unsigned n, bool text)
+{
+	struct packet *p = &received;
+	int r = receive(p, fds, n);
+
+	if (r < 0)
+		return r;
+	if (r != (int)n || p->frame.type != MSG_GO || (!text && p->frame.len))
 		return -EPROTO;
 	if (text) {
-		if (memchr(p.text, 0, p.frame.len))
+		if (memchr(p->text, 0, p->frame.len))
 			return -EPROTO;
 		memcpy(stage.home, "HOME=", 5);
-		memcpy(stage.home + 5, p.text, p.frame.len);
-		stage.home[5 + p.frame.len] = 0;
+		memcpy(stage.home + 5, p->text, p->frame.len);
+		stage.home[5 + p->frame.len] = 0;
 		stage.home_set = true;
 	}
+	at(STEP_NONE);
+	return 0;
+}
+
+/* Waits for the plan, MSG_GO with its descriptor. MSG_BEGIN may come before it. */
+int report_plan(int *fd)
+{
+	struct packet *p = &received;
+	int r = receive(p, fd, 1);
+
+	if (r == 0 && p->frame.type == MSG_BEGIN && !p->frame.len && p->frame.value) {
+		stage.begun = p->frame.value;
+		stage.begun_result = sys_ret(unshare((int)stage.begun));
+		r = receive(p, fd, 1);
+	}
+	if (r < 0)
+		return r;
+	if (r != 1 || p->frame.type != MSG_GO || p->frame.len)
+		return -EPROTO;
 	at(STEP_NONE);
 	return 0;
 }

@@ -28,12 +28,15 @@ int plan_decode(const void *map, size_t size, struct plan *plan, struct decode_e
 struct stage {
 	struct plan plan;
 	unsigned base;        /* the first descriptor that is not the container's */
+	int tell;             /* the first process, which has made the second: writes that its pid; else -1 */
 	int turn;             /* pipe of the first process, which speaks first; -1 for none */
-	int pid;              /* of the second process as the first sees it, once that has spoken */
+	int pid;              /* of the second process as the first sees it, once that has told */
 	int channel;          /* for frames: the control socket or the result fifo */
 	int files[MAX_FILES]; /* the plan's, once received, plus one */
 	bool fifo;            /* channel is the fifo */
 	bool acked;           /* outlives its parent */
+	uint64_t begun;       /* what MSG_BEGIN asked for, until the plan has */
+	int begun_result;     /* of it */
 	uint32_t op;          /* index of the current operation */
 	struct rlimit nofile; /* as it was at start */
 	bool nofile_set;      /* by the plan, so leave it alone */
@@ -102,6 +105,7 @@ void failure_add(const char *text, size_t len);
 int report_send(uint32_t type, uint64_t value, const int *fds, unsigned nfds);
 int report_await(uint32_t type, const int *fds, unsigned nfds, int *got, bool text);
 int report_receive(int *fds, unsigned n, bool text);
+int report_plan(int *fd);
 _Noreturn void report_error(int err);
 
 /* root.c */
@@ -151,6 +155,7 @@ int op_raise(const struct op *op);
 int op_tasks(const struct op *op);
 int op_join(const struct op *op);
 int op_fork(const struct op *op);
+_Noreturn void fork_done(void);
 int op_receive(const struct op *op);
 int op_unshare(const struct op *op);
 int op_timens(const struct op *op);

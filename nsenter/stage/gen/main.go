@@ -52,7 +52,7 @@ func flags() []constant {
 
 // aliases share their bit with a flag that no kind takes together with them.
 func aliases() []constant {
-	return []constant{{"FLAG_IVERSION", uint64(plan.FlagIVersion)}}
+	return []constant{{"FLAG_IVERSION", uint64(plan.FlagIVersion)}, {"FLAG_FIRST", uint64(plan.FlagFirst)}}
 }
 
 func messages() []constant {
@@ -61,6 +61,7 @@ func messages() []constant {
 		{"MSG_TIME", plan.MsgTime}, {"MSG_COPY_UP", plan.MsgCopyUp}, {"MSG_MOUNTED", plan.MsgMounted},
 		{"MSG_HOME", plan.MsgHome}, {"MSG_CONSOLE", plan.MsgConsole}, {"MSG_READY", plan.MsgReady},
 		{"MSG_ACK", plan.MsgAck}, {"MSG_EXEC", plan.MsgExec}, {"MSG_ERROR", plan.MsgError}, {"MSG_NETWORK", plan.MsgNetwork},
+		{"MSG_BEGIN", plan.MsgBegin},
 	}
 }
 

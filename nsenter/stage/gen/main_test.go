@@ -28,8 +28,8 @@ func TestListsHaveNoGaps(t *testing.T) {
 			t.Errorf("flag %s is %#x, want %#x", c.name, c.value, 1<<i)
 		}
 	}
-	if n := len(messages()); n != plan.MsgNetwork {
-		t.Errorf("%d messages, want %d", n, plan.MsgNetwork)
+	if n := len(messages()); n != plan.MsgBegin {
+		t.Errorf("%d messages, want %d", n, plan.MsgBegin)
 	}
 	for i, c := range steps() {
 		if c.value != uint64(i) {

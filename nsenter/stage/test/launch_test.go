@@ -77,6 +77,7 @@ type launch struct {
 	// reply answers a frame; false ends the connection instead. nil answers all.
 	reply func(f *frame) (text string, fd int, ok bool)
 	extra []*os.File // preserved descriptors
+	early []packet   // sent before the plan
 	loose bool       // do not seal the plan
 	dir   string
 }
@@ -157,6 +158,8 @@ func sendGo(sock int, text string, fds ...int) error {
 	return unix.Sendmsg(sock, b, oob, nil, unix.MSG_NOSIGNAL)
 }
 
+type packet struct{ data, oob []byte }
+
 // session is a stage that has been started.
 type session struct {
 	t      *testing.T
@@ -206,6 +209,11 @@ func (l launch) start(t *testing.T) *session {
 	cmd.ExtraFiles = append(append([]*os.File{}, l.extra...), theirs)
 	if err := unix.SetsockoptTimeval(pair[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}); err != nil {
 		t.Fatal(err)
+	}
+	for _, p := range l.early {
+		if err := unix.Sendmsg(pair[0], p.data, p.oob, nil, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

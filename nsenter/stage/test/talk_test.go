@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -93,6 +94,91 @@ func TestReplies(t *testing.T) {
 			sess.close()
 			sess.wait()
 		})
+	}
+}
+
+// MsgBegin has the stage begin with namespaces before it has the plan, which must want them.
+func TestBegin(t *testing.T) {
+	dir := rootfs(t)
+	begin := func(flags uint64) packet {
+		b := goFrame(plan.MsgBegin, 0)
+		binary.LittleEndian.PutUint64(b[16:], flags)
+		return packet{data: b}
+	}
+	plans := func(first plan.Op, after ...plan.Op) *plan.Plan {
+		b := (&builder{}).add(first, fork(newAll&^unix.CLONE_NEWNET)).add(after...)
+		return b.add(inRoot(dir).ops[1:]...).add(mount("proc", "/proc")).
+			add(shell("readlink /proc/self/ns/net; busybox ping -c 1 -W 1 127.0.0.1 >/dev/null && echo up")...).plan(0)
+	}
+	net := num(op(plan.KindUnshare), unix.CLONE_NEWNET)
+	host, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, early := range map[string][]packet{"begun": {begin(unix.CLONE_NEWNET)}, "not begun": nil} {
+		t.Run(name, func(t *testing.T) {
+			r := launch{early: early, plan: plans(net, flag(op(plan.KindLoopback), plan.FlagFirst))}.run(t)
+			if f := r.failure(); f != nil {
+				t.Fatalf("%+v", f)
+			}
+			first, _, _ := strings.Cut(r.output, "\n")
+			if !strings.HasPrefix(first, "net:[") || first == host {
+				t.Errorf("in %q, the host's is %q", first, host)
+			}
+			contains(t, r.output, "up")
+		})
+	}
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	with := begin(unix.CLONE_NEWNET)
+	with.oob = unix.UnixRights(int(null.Fd()))
+	text := begin(unix.CLONE_NEWNET)
+	text.data[24] = 1
+	text.data = append(text.data, 'x')
+	for _, c := range []struct {
+		name  string
+		early []packet
+		plan  *plan.Plan
+		op    int // the plan's, -1 for none
+		errno unix.Errno
+	}{
+		{"fails", []packet{begin(1)}, plans(num(op(plan.KindUnshare), 1)), 0, unix.EINVAL},
+		{"other namespaces", []packet{begin(unix.CLONE_NEWUTS)}, plans(net), 1, unix.EPROTO},
+		{"twice", []packet{begin(unix.CLONE_NEWNET), begin(unix.CLONE_NEWNET)}, plans(net), -1, unix.EPROTO},
+		{"nothing", []packet{begin(0)}, plans(net), -1, unix.EPROTO},
+		{"a descriptor", []packet{with}, plans(net), -1, unix.EPROTO},
+		{"text", []packet{text}, plans(net), -1, unix.EPROTO},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := launch{early: c.early, plan: c.plan}.run(t).failure()
+			if f == nil || int(int32(f.Op)) != c.op || f.Errno != c.errno {
+				t.Errorf("got %+v, want operation %d and %v", f, c.op, c.errno)
+			}
+		})
+	}
+}
+
+// What the first process does beside the second fails as an operation does.
+func TestFirstFails(t *testing.T) {
+	dir := rootfs(t)
+	if _, err := os.Stat(faultBinary); err != nil {
+		t.Skip("not built: make -C nsenter/stage stage-fault")
+	}
+	b := (&builder{}).add(fork(newAll), flag(op(plan.KindLoopback), plan.FlagFirst)).add(inRoot(dir).ops[1:]...)
+	p := b.add(num(op(plan.KindAwait), plan.MsgReady)).add(shell("echo ran")...).plan(0)
+	r := launch{binary: faultBinary, plan: p, fault: &plan.Fault{Op: 1, Action: plan.FaultErrno, Arg: int32(unix.ENOBUFS)}}.run(t)
+	if f := r.failure(); f == nil || f.Op != 1 || f.Errno != unix.ENOBUFS {
+		t.Errorf("got %+v", f)
+	}
+	if strings.Contains(r.output, "ran") || !r.status.Exited() || r.status.ExitStatus() != 1 {
+		t.Errorf("the second went on: %q, status %#x", r.output, r.status)
+	}
+	p = (&builder{}).add(fork(newAll), op(plan.KindSetsid), flag(op(plan.KindLoopback), plan.FlagFirst)).add(shell("exit 0")...).plan(0)
+	if f := (launch{plan: p}.run(t).failure()); f == nil || f.Op != 2 || f.Errno != unix.EBADMSG {
+		t.Errorf("not right after the fork: %+v", f)
 	}
 }
 
