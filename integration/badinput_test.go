@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"rt/integration/ground"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -156,7 +158,7 @@ func TestMissingNewuidmap(t *testing.T) {
 	p.start().end().refused(1, "/linux/uidMappings", "newuidmap is needed and not found in $PATH", "Debian's package uidmap")
 	b.clean()
 	// One that fails is an error with what it says.
-	b.must(os.WriteFile(filepath.Join(b.path("nothing"), "newuidmap"), []byte("#!/bin/sh\necho no luck >&2; exit 3\n"), 0o755))
+	b.must(ground.WriteProgram(filepath.Join(b.path("nothing"), "newuidmap"), "#!/bin/sh\necho no luck >&2; exit 3\n"))
 	b.must(os.Symlink("/usr/bin/newgidmap", filepath.Join(b.path("nothing"), "newgidmap")))
 	p = b.command(append([]string{"env", "PATH=" + b.path("nothing"), b.bin, "--root", b.root}, "create", b.id)...)
 	p.start().end().refused(1, "/linux/uidMappings: newuidmap", "no luck")

@@ -9,7 +9,6 @@
 package integration
 
 import (
-	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -22,14 +21,15 @@ import (
 	"syscall"
 	"testing"
 
-	"rt/integration/leak"
+	"rt/integration/ground"
 
 	"golang.org/x/sys/unix"
 )
 
 var (
-	bin    string   // the runtime
-	lane   string   // host, host-v2, uml or vm
+	bin    string // the runtime
+	lane   string // host, host-v2, uml or vm
+	site   *ground.Ground
 	work   string   // holds every box
 	top    string   // the cgroup above those of all containers, one name
 	cgroup []string // mount points of all cgroup hierarchies
@@ -94,57 +94,19 @@ func reap() int {
 }
 
 func setUp() error {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("run integration tests: they need root")
-	}
-	// What the machine's own settings would change in what tests see.
-	for _, v := range []string{"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} {
-		os.Unsetenv(v)
-	}
-	unix.Umask(0o022)
 	if lane = os.Getenv("RT_LANE"); lane == "" {
 		lane = "host"
 	}
-	bin = os.Getenv("RT_BIN")
-	if bin == "" {
-		bin = "../rt"
-	}
 	var err error
-	if bin, err = filepath.Abs(bin); err == nil {
-		_, err = os.Stat(bin)
-	}
-	if err != nil {
-		return fmt.Errorf("find rt (RT_BIN): %w; `make rt` builds it", err)
-	}
-	if work, err = os.MkdirTemp("", "rt-it-"); err != nil {
+	if bin, err = ground.Program("RT_BIN", "../rt"); err != nil {
 		return err
 	}
-	// A mapped root must get through.
-	if err := os.Chmod(work, 0o755); err != nil {
+	if site, err = ground.Make("rt-it-"); err != nil {
 		return err
 	}
-	if work, err = filepath.EvalSymlinks(work); err != nil {
-		return err
-	}
-	if err := makeBase(filepath.Join(work, "base")); err != nil {
-		return err
-	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs("/sys/fs/cgroup", &fs); err != nil {
-		return err
-	}
-	v2 = fs.Type == unix.CGROUP2_SUPER_MAGIC
-	top = filepath.Base(work)
-	if cgroup, err = leak.Cgroups(); err != nil {
-		return err
-	}
+	work, top, cgroup, v2 = site.Dir, site.Top, site.Cgroups, site.V2
 	shared = sharedControllers()
-	for _, m := range cgroup {
-		if err := os.Mkdir(filepath.Join(m, top), 0o755); err != nil {
-			return err
-		}
-	}
-	return nil
+	return makeBase(filepath.Join(work, "base"))
 }
 
 // applets are the names under which busybox is in every root file system.
@@ -155,28 +117,14 @@ var applets = []string{
 	"umount", "uname", "wc", "xargs", "yes",
 }
 
-// makeBase makes what all root file systems share: they link to it. Nothing may write
-// programs later: a child that another test has just forked would hold them open for
-// writing, and execve(2) refuse them.
+// makeBase makes what all root file systems share.
 func makeBase(dir string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	for name, from := range map[string]string{"busybox": "/bin/busybox", "probe": self, "suid": self} {
-		data, err := os.ReadFile(from)
-		if err != nil {
-			return fmt.Errorf("make root file system: %w (busybox is Debian's busybox-static)", err)
-		}
-		if bytes.Contains(data[:4096], []byte("/lib64/ld-")) {
-			return fmt.Errorf("make root file system: %s is not statically linked", from)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o755); err != nil {
-			return err
-		}
+	if err := ground.Install(dir, map[string]string{"busybox": ground.Busybox, "probe": self, "suid": self}); err != nil {
+		return err
 	}
 	return os.Chmod(filepath.Join(dir, "suid"), 0o755|os.ModeSetuid)
 }
@@ -222,11 +170,8 @@ func sharedControllers() []string {
 }
 
 func tearDown() error {
-	for _, m := range cgroup {
-		d := filepath.Join(m, top)
-		if err := os.Remove(d); err != nil && !os.IsNotExist(err) {
-			return fmt.Errorf("something is left: %w", err)
-		}
+	if err := site.Remove(); err != nil {
+		return err
 	}
 	// What rt has enabled on the way to a container's cgroup stays enabled for others.
 	for _, c := range sharedControllers() {
@@ -236,11 +181,5 @@ func tearDown() error {
 			}
 		}
 	}
-	if work == "" {
-		return nil
-	}
-	if data, err := os.ReadFile("/proc/self/mountinfo"); err == nil && bytes.Contains(data, []byte(work)) {
-		return fmt.Errorf("something is left: a mount below %s", work)
-	}
-	return os.RemoveAll(work)
+	return nil
 }

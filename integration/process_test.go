@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"rt/integration/ground"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -48,11 +50,11 @@ func TestProgramLookup(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)
 	b.must(os.WriteFile(b.path("rootfs/plain"), nil, 0o644))
-	b.must(os.WriteFile(b.path("rootfs/tmp/true"), []byte("\x7fELF"), 0o755))
+	b.must(ground.WriteProgram(b.path("rootfs/tmp/true"), "\x7fELF"))
 	b.must(os.Mkdir(b.path("rootfs/bin/dir"), 0o755))
 	b.must(os.Mkdir(b.path("rootfs/opt"), 0o755))
 	b.must(os.WriteFile(b.path("rootfs/opt/true"), nil, 0o644))
-	b.must(os.WriteFile(b.path("rootfs/nosuchinterpreter"), []byte("#!/nonexistent\n"), 0o755))
+	b.must(ground.WriteProgram(b.path("rootfs/nosuchinterpreter"), "#!/nonexistent\n"))
 	const path = "PATH=/nonexistent:/opt:/bin:/sbin"
 	for _, c := range []struct {
 		env     string

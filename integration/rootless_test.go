@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 
+	"rt/integration/ground"
+
 	"rt/libcontainer/bundle"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -39,7 +41,7 @@ var reachable = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	p := filepath.Join(work, "rt")
-	return p, os.WriteFile(p, data, 0o755)
+	return p, ground.WriteProgram(p, string(data))
 })
 
 // become makes all commands of b run as u. He owns the bundle. cgroup is the directory of
@@ -171,7 +173,7 @@ func TestS37HelperArguments(t *testing.T) {
 	b.must(os.Mkdir(tools, 0o755))
 	tool := func(text string) {
 		for _, name := range []string{"newuidmap", "newgidmap"} {
-			b.must(os.WriteFile(filepath.Join(tools, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755))
+			b.must(ground.WriteProgram(filepath.Join(tools, name), "#!/bin/sh\n"+text+"\n"))
 		}
 	}
 	log := b.path("calls")

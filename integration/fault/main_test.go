@@ -8,7 +8,6 @@
 package fault
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
 	"os"
@@ -19,12 +18,13 @@ import (
 	"testing"
 	"time"
 
-	"rt/integration/leak"
+	"rt/integration/ground"
 )
 
 var (
 	faultBin string // with fault points
 	plainBin string
+	site     *ground.Ground
 	work     string   // holds every box, and the root file system that they share
 	top      string   // the cgroup above those of all containers, one name
 	mounts   []string // mount points of all cgroup hierarchies
@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 	} else {
 		code = m.Run()
 	}
-	if err := tearDown(); err != nil {
+	if err := site.Remove(); err != nil {
 		fmt.Fprintln(os.Stderr, "fault:", err)
 		code = 1
 	}
@@ -71,34 +71,19 @@ func heed(list ...os.Signal) {
 }
 
 func setUp() error {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("run fault tests: they need root")
-	}
 	var err error
-	if faultBin, err = program("RT_FAULT_BIN", "../../rt-fault"); err != nil {
+	if faultBin, err = ground.Program("RT_FAULT_BIN", "../../rt-fault"); err != nil {
 		return err
 	}
-	if plainBin, err = program("RT_BIN", "../../rt"); err != nil {
+	if plainBin, err = ground.Program("RT_BIN", "../../rt"); err != nil {
 		return err
 	}
-	if work, err = os.MkdirTemp("", "rt-fault-"); err != nil {
+	if site, err = ground.Make("rt-fault-"); err != nil {
 		return err
 	}
-	// A mapped root must get through.
-	if err := os.Chmod(work, 0o755); err != nil {
-		return err
-	}
+	work, top, mounts = site.Dir, site.Top, site.Cgroups
 	if err := makeRootfs(filepath.Join(work, "rootfs")); err != nil {
 		return err
-	}
-	top = filepath.Base(work)
-	if mounts, err = leak.Cgroups(); err != nil {
-		return err
-	}
-	for _, m := range mounts {
-		if err := os.Mkdir(filepath.Join(m, top), 0o755); err != nil {
-			return err
-		}
 	}
 	c := command(faultBin, work, []string{"RT_FAULT=list"}, 0)
 	r, err := c.wait(10 * time.Second)
@@ -109,56 +94,22 @@ func setUp() error {
 	return nil
 }
 
-func program(env, standard string) (string, error) {
-	p := os.Getenv(env)
-	if p == "" {
-		p = standard
-	}
-	p, err := filepath.Abs(p)
-	if err == nil {
-		_, err = os.Stat(p)
-	}
-	if err != nil {
-		return "", fmt.Errorf("find program (%s): %w; `make rt rt-fault` builds both", env, err)
-	}
-	return p, nil
-}
-
 // makeRootfs makes a root file system with all mount points, so that nobody
 // writes to it any more.
 func makeRootfs(dir string) error {
-	for _, d := range []string{"bin", "proc", "sys", "dev", "tmp"} {
+	for _, d := range []string{"proc", "sys", "dev", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
 		}
 	}
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		return fmt.Errorf("make root file system: %w (Debian's package busybox-static)", err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "bin/busybox"), busybox, 0o755); err != nil {
+	bin := filepath.Join(dir, "bin")
+	if err := ground.Install(bin, map[string]string{"busybox": ground.Busybox}); err != nil {
 		return err
 	}
 	for _, a := range []string{"sh", "sleep", "true", "cat"} {
-		if err := os.Symlink("busybox", filepath.Join(dir, "bin", a)); err != nil {
+		if err := os.Symlink("busybox", filepath.Join(bin, a)); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func tearDown() error {
-	for _, m := range mounts {
-		d := filepath.Join(m, top)
-		if err := os.Remove(d); err != nil && !os.IsNotExist(err) {
-			return fmt.Errorf("something is left: %w", err)
-		}
-	}
-	if work == "" {
-		return nil
-	}
-	if data, err := os.ReadFile("/proc/self/mountinfo"); err == nil && bytes.Contains(data, []byte(work)) {
-		return fmt.Errorf("something is left: a mount below %s", work)
-	}
-	return os.RemoveAll(work)
 }

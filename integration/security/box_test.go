@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"rt/integration/ground"
 	"rt/integration/leak"
 	"rt/libcontainer/bundle"
 
@@ -173,7 +174,11 @@ func (b *box) link(target, name string) {
 func (b *box) file(name, text string, mode os.FileMode) {
 	b.t.Helper()
 	p := b.in(name)
-	b.must(os.WriteFile(p, []byte(text), mode))
+	if mode&0o111 != 0 {
+		b.must(ground.WriteProgram(p, text))
+	} else {
+		b.must(os.WriteFile(p, []byte(text), mode))
+	}
 	b.must(os.Chmod(p, mode))
 }
 

@@ -15,6 +15,8 @@ import (
 	"time"
 	"unsafe"
 
+	"rt/integration/ground"
+
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -540,7 +542,7 @@ func TestS37Setuid(t *testing.T) {
 	data, err := os.ReadFile(rt)
 	b.must(err)
 	program := filepath.Join(b.dir, "rt-setuid")
-	b.must(os.WriteFile(program, data, 0o755))
+	b.must(ground.WriteProgram(program, string(data)))
 	b.must(os.Chmod(program, 0o755|os.ModeSetuid))
 	b.canary = b.look()
 	for _, command := range [][]string{{"run", b.id}, {"create", b.id}, {"list"}, {"delete", "--force", b.id}, {"--version"}, {"spec"}} {

@@ -10,7 +10,6 @@
 package security
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
 	"os"
@@ -18,13 +17,13 @@ import (
 	"testing"
 	"time"
 
+	"rt/integration/ground"
 	"rt/integration/leak"
-
-	"golang.org/x/sys/unix"
 )
 
 var (
 	rt, rtFault string
+	site        *ground.Ground
 	work        string   // holds every box
 	attacker    string   // this program, under the name by which it attacks
 	top         string   // the cgroup above those of all containers, one name
@@ -55,7 +54,7 @@ func TestMain(m *testing.M) {
 			code = 1
 		}
 	}
-	if err := tearDown(); err != nil {
+	if err := site.Remove(); err != nil {
 		fmt.Fprintln(os.Stderr, "security:", err)
 		code = 1
 	}
@@ -74,99 +73,22 @@ func raceTime() time.Duration {
 }
 
 func setUp() error {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("run security tests: they need root")
-	}
-	unix.Umask(0o022)
-	for _, v := range []string{"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} {
-		os.Unsetenv(v)
-	}
 	var err error
-	if rt, err = program("RT_BIN", "../../rt"); err != nil {
+	if rt, err = ground.Program("RT_BIN", "../../rt"); err != nil {
 		return err
 	}
-	if rtFault, err = program("RT_FAULT_BIN", "../../rt-fault"); err != nil {
+	if rtFault, err = ground.Program("RT_FAULT_BIN", "../../rt-fault"); err != nil {
 		return err
 	}
-	if work, err = os.MkdirTemp("", "rt-sec-"); err != nil {
+	if site, err = ground.Make("rt-sec-"); err != nil {
 		return err
 	}
-	if work, err = filepath.EvalSymlinks(work); err != nil {
-		return err
-	}
-	// A mapped root must get through.
-	if err := os.Chmod(work, 0o755); err != nil {
-		return err
-	}
-	base := filepath.Join(work, "base")
-	if err := makeBase(base); err != nil {
-		return err
-	}
-	attacker = filepath.Join(base, "attacker")
-	var fs unix.Statfs_t
-	if err := unix.Statfs("/sys/fs/cgroup", &fs); err != nil {
-		return err
-	}
-	v2 = fs.Type == unix.CGROUP2_SUPER_MAGIC
-	top = filepath.Base(work)
-	if hierarchies, err = leak.Cgroups(); err != nil {
-		return err
-	}
-	for _, m := range hierarchies {
-		if err := os.Mkdir(filepath.Join(m, top), 0o755); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func program(env, standard string) (string, error) {
-	p := os.Getenv(env)
-	if p == "" {
-		p = standard
-	}
-	p, err := filepath.Abs(p)
-	if err == nil {
-		_, err = os.Stat(p)
-	}
-	if err != nil {
-		return "", fmt.Errorf("find program (%s): %w; `make rt rt-fault` builds both", env, err)
-	}
-	return p, nil
-}
-
-// makeBase makes what all root file systems link to.
-func makeBase(dir string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
+	work, top, hierarchies, v2 = site.Dir, site.Top, site.Cgroups, site.V2
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	for name, from := range map[string]string{"busybox": "/bin/busybox", "attacker": self} {
-		data, err := os.ReadFile(from)
-		if err != nil {
-			return fmt.Errorf("make root file system: %w (busybox is Debian's busybox-static)", err)
-		}
-		if bytes.Contains(data[:4096], []byte("/lib64/ld-")) {
-			return fmt.Errorf("make root file system: %s is not statically linked (CGO_ENABLED=0 does it for the tests)", from)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o755); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func tearDown() error {
-	for _, m := range hierarchies {
-		if err := os.Remove(filepath.Join(m, top)); err != nil && !os.IsNotExist(err) {
-			return fmt.Errorf("something is left: %w", err)
-		}
-	}
-	if work == "" {
-		return nil
-	}
-	return os.RemoveAll(work)
+	base := filepath.Join(work, "base")
+	attacker = filepath.Join(base, "attacker")
+	return ground.Install(base, map[string]string{"busybox": ground.Busybox, "attacker": self})
 }
