@@ -178,7 +178,6 @@ func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err
 		err = c.dialListener(c.spec.Linux.Seccomp.ListenerPath)
 	}
 	if err != nil {
-		c.close()
 		return nil, err
 	}
 	c.network, c.mounted = c.moveDevices, c.hostHooks
@@ -216,7 +215,7 @@ func (c *creation) create() error {
 	}
 	if m, ok := c.cg.(*systemd.Manager); ok {
 		if err := c.awaitStage(); err != nil {
-			return err
+			return c.interrupted(err)
 		}
 		m.Begin(c.stage.First())
 		c.entered = m.Entered
@@ -520,7 +519,9 @@ func (c *creation) rollback() {
 	if err := unmountHostRoot(c.rec.Extra); err != nil {
 		c.warn(err.Error())
 	}
-	runPoststop(c.rec.Poststop, c.id, c.bundle.Dir, c.spec.Annotations, c.warn)
+	if !c.none { // else there never was a process of the container's
+		runPoststop(c.rec.Poststop, c.id, c.bundle.Dir, c.spec.Annotations, c.warn)
+	}
 	if err := c.dir.Remove(); err != nil {
 		c.warn(err.Error())
 	}

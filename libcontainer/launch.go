@@ -45,6 +45,7 @@ type launch struct {
 	idMaps   idMaps
 	stage    *nsenter.Stage
 	starting chan error // until awaitStage has been called
+	none     bool       // the stage could not be executed
 
 	consoleSocket *console.Socket
 	pidfdSocket   *console.Socket
@@ -92,7 +93,7 @@ func (l *launch) awaitStage() error {
 		return nil
 	}
 	err := <-l.starting
-	l.starting = nil
+	l.starting, l.none = nil, err != nil
 	return err
 }
 
@@ -346,7 +347,7 @@ func (l *launch) born(pid int) error {
 	l.pid, l.pidfd = pid, fd
 	if l.entered != nil {
 		// The second waits for its last word: it must not be killed.
-		if _, ended := l.stage.ReapWithin(killWait); !ended {
+		if _, ended := l.stage.ReapWithin(l.wait); !ended {
 			return errors.New("read stage: its first process has made the second and does not end")
 		}
 		if err := l.entered(); err != nil {
@@ -405,6 +406,9 @@ func (l *launch) explain(err error) error {
 	var ws unix.WaitStatus
 	if pid, werr := wait4(l.pid, &ws, killWait); werr == nil && pid == l.pid {
 		l.pid = 0
+		if first, ended := l.stage.ReapWithin(0); ended && first.Signaled() {
+			ws = first // of which the second has died
+		}
 		return fmt.Errorf("the stage died during set-up, after operation %d (%s): %s", l.last+1, l.plan.Line(l.last), statusText(ws))
 	}
 	return err

@@ -5,7 +5,10 @@ package nsenter
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
+	"runtime"
 	"strconv"
 	"syscall"
 	"unsafe"
@@ -57,7 +60,7 @@ func (s *Stage) Start(l *Launch) error {
 	}
 	program, err := sealed("rt-stage", stage, mfdExec, sealExec)
 	if err != nil {
-		return err
+		return forbidden(err)
 	}
 	defer func() { unix.Close(program) }()
 	var st unix.Stat_t
@@ -96,12 +99,17 @@ func (s *Stage) Start(l *Launch) error {
 		[]string{"rt-stage", strconv.Itoa(base)},
 		&syscall.ProcAttr{Env: []string{}, Files: files})
 	if err != nil {
-		if err == syscall.EACCES {
-			return fmt.Errorf("execute stage: %w (does the sysctl vm.memfd_noexec forbid it? accepted are 0 and 1)", err)
-		}
-		return fmt.Errorf("execute stage: %w", err)
+		return forbidden(fmt.Errorf("execute stage: %w", err))
 	}
 	return nil
+}
+
+// forbidden adds to an EACCES where it may come from.
+func forbidden(err error) error {
+	if errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%w (does the sysctl vm.memfd_noexec forbid it? accepted are 0 and 1)", err)
+	}
+	return err
 }
 
 // stay keeps the calling thread on the CPU where it is, until the function that it returns is called. So
@@ -111,6 +119,7 @@ func (s *Stage) Start(l *Launch) error {
 func stay() (leave func()) {
 	var all, one unix.CPUSet
 	var cpu uint32
+	before, _ := runtime.ThreadCreateProfile(nil)
 	// A goroutine may go on in another thread, so the thread is named.
 	thread := unix.Gettid()
 	if unix.SchedGetaffinity(thread, &all) != nil {
@@ -123,7 +132,36 @@ func stay() (leave func()) {
 	if unix.SchedSetaffinity(thread, &one) != nil {
 		return func() {}
 	}
-	return func() { unix.SchedSetaffinity(thread, &all) }
+	return func() {
+		unix.SchedSetaffinity(thread, &all)
+		// A thread that the Go runtime has made from this one has its CPU, and so
+		// would have whom that executes.
+		if after, _ := runtime.ThreadCreateProfile(nil); after != before {
+			release(&all)
+		}
+	}
+}
+
+// release allows all threads the CPUs.
+func release(cpus *unix.CPUSet) {
+	for range 10 {
+		threads, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return
+		}
+		all := true
+		for _, t := range threads {
+			var now unix.CPUSet
+			tid, _ := strconv.Atoi(t.Name())
+			if unix.SchedGetaffinity(tid, &now) == nil && now != *cpus {
+				unix.SchedSetaffinity(tid, cpus)
+				all = false // it may have made another one meanwhile
+			}
+		}
+		if all {
+			return
+		}
+	}
 }
 
 // Begin lets the stage do what plan.Ahead says, while its plan is still being made.

@@ -251,15 +251,30 @@ func (s *Stage) Reap() unix.WaitStatus {
 // process that is frozen by a v1 freezer ends only once it is thawed, and one in hostile
 // hands may only have hung up.
 func (s *Stage) ReapWithin(limit time.Duration) (ws unix.WaitStatus, ended bool) {
-	for deadline := time.Now().Add(limit); s.first != 0; unix.Poll(nil, 1) { // ms; time.Sleep may need descriptors
+	if s.first == 0 {
+		return ws, true
+	}
+	end := unix.PollFd{Fd: -1, Events: unix.POLLIN}
+	if fd, err := unix.PidfdOpen(s.first, 0); err == nil {
+		defer unix.Close(fd)
+		end.Fd = int32(fd)
+	}
+	for deadline := time.Now().Add(limit); ; {
 		got, err := unix.Wait4(s.first, &ws, unix.WNOHANG, nil)
 		if got != 0 || err != nil && err != unix.EINTR {
 			s.first = 0
-		} else if time.Now().After(deadline) {
+			return ws, true
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
 			return 0, false
 		}
+		wait := int(left/time.Millisecond) + 1
+		if end.Fd < 0 {
+			wait = 1 // without a descriptor it looks again and again; time.Sleep may need some too
+		}
+		unix.Poll([]unix.PollFd{end}, wait)
 	}
-	return ws, true
 }
 
 // First is the pid of the first process, 0 when it has been reaped.

@@ -3,11 +3,30 @@ package fault
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
+
+// The second process runs no hook before the first has done all that is left to it.
+func TestHookAfterFirstProcess(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, sleeper)
+	b.write(spec{
+		args: sleeper.args, hooks: map[string]string{"createContainer": "busybox ip link show lo >" + filepath.Join(b.dir, "lo")},
+		edit: func(config object) { config["process"].(object)["env"] = []string{"HOME=/"} }, // so that there is nothing to ask before
+	})
+	slow := fmt.Sprintf("stage.%d:sleep=1", operation(b, "loopback"))
+	if r := b.fault(slow, "create", b.id); r.code != 0 {
+		t.Fatal(r)
+	}
+	if out, err := os.ReadFile(filepath.Join(b.dir, "lo")); err != nil || !strings.Contains(string(out), "LOOPBACK,UP") {
+		t.Errorf("the hook saw %q, %v", out, err)
+	}
+}
 
 var hookKinds = []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}
 
@@ -113,4 +132,26 @@ func (b *box) hookEnds(kind string, dead bool) {
 		}
 		return nil
 	}))
+}
+
+// Where no stage can be executed, create finds out before anything else exists: no hook runs.
+func TestNoStage(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, sleeper)
+	hook := filepath.Join(b.dir, "ran")
+	b.write(spec{args: sleeper.args, hooks: map[string]string{"poststop": "echo >" + hook, "createRuntime": "echo >" + hook}})
+	for _, command := range []string{"create", "run"} {
+		// The sysctl is one of the pid namespace.
+		const forbid = `echo 2 >/proc/sys/vm/memfd_noexec && exec "$@"`
+		c := exec.Command("unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", forbid, "sh", plainBin, "--root", b.root, command, b.id)
+		c.Dir = b.dir
+		out, err := c.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "vm.memfd_noexec") {
+			t.Errorf("%s: %v: %s", command, err, out)
+		}
+		if _, err := os.Stat(hook); err == nil {
+			t.Errorf("%s: a hook has run", command)
+		}
+		b.clean()
+	}
 }

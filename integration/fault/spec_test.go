@@ -22,7 +22,7 @@ var sleeper = spec{args: []string{"sleep", "1000"}}
 type object = map[string]any
 
 func (s spec) build(b *box) object {
-	namespaces := []object{{"type": "pid"}, {"type": "ipc"}, {"type": "mount"}, {"type": "uts"}}
+	namespaces := []object{{"type": "pid"}, {"type": "ipc"}, {"type": "mount"}, {"type": "uts"}, {"type": "network"}}
 	linux := object{
 		"cgroupsPath": "/" + top + "/" + b.id,
 		"maskedPaths": []string{"/proc/keys"},
@@ -49,7 +49,7 @@ func (s spec) build(b *box) object {
 		hooks[kind] = []object{{"path": "/bin/sh", "args": []string{"sh", "-c", script}}}
 	}
 	if s.full {
-		namespaces = append(namespaces, object{"type": "network"}, object{"type": "user"}, object{"type": "time"}, object{"type": "cgroup"})
+		namespaces = append(namespaces, object{"type": "user"}, object{"type": "time"}, object{"type": "cgroup"})
 		ids := []object{{"containerID": 0, "hostID": 0, "size": 65536}}
 		linux["uidMappings"], linux["gidMappings"] = ids, ids
 		linux["timeOffsets"] = object{"monotonic": object{"secs": 10}}
@@ -83,6 +83,19 @@ func (s spec) build(b *box) object {
 func (b *box) plan() string {
 	b.t.Helper()
 	return b.ok("plan", b.dir)
+}
+
+// operation returns the number of the first operation of b's plan that has the verb.
+func operation(b *box, verb string) int {
+	b.t.Helper()
+	for line := range strings.Lines(b.plan()) {
+		if f := strings.Fields(line); f[1] == verb {
+			n, _ := strconv.Atoi(f[0])
+			return n
+		}
+	}
+	b.t.Fatalf("the plan has no operation %s", verb)
+	return 0
 }
 
 // operations returns the number of operations of b's plan, and that of the gate.

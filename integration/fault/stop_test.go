@@ -68,6 +68,22 @@ func TestF10StageStops(t *testing.T) {
 	}
 }
 
+// The first process of a stage, which has more to do without a user namespace, and does some of
+// it when there is the second.
+func TestF10FirstProcessStops(t *testing.T) {
+	loopback := operation(newBox(t, sleeper), "loopback")
+	for n := 1; n <= loopback; n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			b := newBox(t, sleeper)
+			for _, command := range []string{"create", "run"} {
+				b.impatient(fmt.Sprintf("stage.%d:stop", n), command, b.id).silent(t)
+				b.clean()
+			}
+		})
+	}
+}
+
 // The same on its way into a container, where nothing but the new process is killed.
 func TestF10StageOfExecStops(t *testing.T) {
 	last, _ := execOperations(t)

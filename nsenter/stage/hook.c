@@ -185,6 +185,7 @@ int op_hook(const struct op *op)
 	struct clone3_args args = { .flags = CLONE_PIDFD, .pidfd = (uintptr_t)&h.pidfd, .exit_signal = SIGCHLD };
 	int in[2], out[2], spawn[2], r;
 
+	report_turn();
 	/* startContainer: a program of the container's. */
 	if (op->num[2] == HOOK_START_CONTAINER)
 		slots_close();

@@ -199,6 +199,8 @@ static void run_plan(const struct plan *plan)
 		while (plan->ops[i].flags & FLAG_ELSE)
 			i++;
 	}
+	if (stage.tell >= 0)
+		fork_done();
 }
 
 /* Receives the plan, maps it and closes its descriptor. */

@@ -68,7 +68,7 @@ static void close_joined(void)
  * inherits nothing of the host's but the cgroup, which it closes first of all.
  *
  * It must not be heard before MSG_CHILD has been sent: with its first frame it
- * waits for its pid (await_turn), which has mostly come by then.
+ * waits for its pid (report_turn), which has mostly come by then.
  */
 int op_fork(const struct op *op)
 {

@@ -45,8 +45,11 @@ void failure_add(const char *text, size_t len)
 	failure.len += (uint32_t)len;
 }
 
-/* The first process ends without a word if MSG_CHILD could not be sent. */
-static void await_turn(void)
+/*
+ * Waits until the first process has done all that is left to it: before that the second sends nothing,
+ * and runs nothing of the container's. The first ends without a word if it fails.
+ */
+void report_turn(void)
 {
 	int r;
 
@@ -80,7 +83,7 @@ static int send_packet(const struct packet *p, const int *fds, unsigned nfds)
 		msg.msg_control = &control;
 		msg.msg_controllen = (socklen_t)CMSG_SPACE(nfds * sizeof(int));
 	}
-	await_turn();
+	report_turn();
 	do {
 		if (stage.fifo)
 			r = sys_ret(write(stage.channel, p, iov.iov_len));

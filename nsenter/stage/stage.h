@@ -106,6 +106,7 @@ int report_send(uint32_t type, uint64_t value, const int *fds, unsigned nfds);
 int report_await(uint32_t type, const int *fds, unsigned nfds, int *got, bool text);
 int report_receive(int *fds, unsigned n, bool text);
 int report_plan(int *fd);
+void report_turn(void);
 _Noreturn void report_error(int err);
 
 /* root.c */
