@@ -3,6 +3,7 @@ package cgroup
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -70,24 +71,24 @@ func DeviceProperties(m Manager, config []specs.LinuxDeviceCgroup) ([]unit.Prope
 	return []unit.Property{unit.Text("DevicePolicy", "strict"), unit.Pairs("DeviceAllow", pairs)}, nil
 }
 
-// Properties that are numbers, by the file that has the same one, in cgroup2 and in v1.
+// Properties that are numbers, with the file that has the same one, in cgroup2 and in v1.
 var (
-	numbersV2 = map[string]string{
-		"cpu.weight": "CPUWeight", "io.weight": "IOWeight", "pids.max": "TasksMax",
-		"memory.min": "MemoryMin", "memory.low": "MemoryLow", "memory.high": "MemoryHigh",
-		"memory.max": "MemoryMax", "memory.swap.max": "MemorySwapMax",
+	numbersV2 = [...][2]string{
+		{"cpu.weight", "CPUWeight"}, {"io.weight", "IOWeight"}, {"pids.max", "TasksMax"},
+		{"memory.min", "MemoryMin"}, {"memory.low", "MemoryLow"}, {"memory.high", "MemoryHigh"},
+		{"memory.max", "MemoryMax"}, {"memory.swap.max", "MemorySwapMax"},
 	}
-	numbersV1 = map[string]string{
-		"cpu.shares": "CPUShares", "blkio.weight": "BlockIOWeight", "pids.max": "TasksMax",
-		"memory.limit_in_bytes": "MemoryLimit",
+	numbersV1 = [...][2]string{
+		{"cpu.shares", "CPUShares"}, {"blkio.weight", "BlockIOWeight"}, {"pids.max", "TasksMax"},
+		{"memory.limit_in_bytes", "MemoryLimit"},
 	}
 )
 
 func unitProperties(knobs []knob, mode Mode) ([]unit.Property, error) {
 	var list []unit.Property
-	numbers := numbersV1
+	numbers := numbersV1[:]
 	if mode == V2 {
-		numbers = numbersV2
+		numbers = numbersV2[:]
 	}
 	quota, period := "", ""
 	for _, k := range knobs {
@@ -115,15 +116,15 @@ func unitProperties(knobs []knob, mode Mode) ([]unit.Property, error) {
 			}
 			list = append(list, unit.Bytes(name, set))
 		default:
-			name, ok := numbers[k.file]
-			if !ok {
+			i := slices.IndexFunc(numbers, func(n [2]string) bool { return n[0] == k.file })
+			if i < 0 {
 				continue
 			}
 			v, err := number(strings.TrimPrefix(k.value, "default "))
 			if err != nil {
 				return nil, bad(err)
 			}
-			list = append(list, unit.Number(name, v))
+			list = append(list, unit.Number(numbers[i][1], v))
 		}
 	}
 	cpu, err := quotaProperties(quota, period)
