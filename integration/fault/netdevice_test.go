@@ -40,7 +40,6 @@ func TestNetDeviceKilled(t *testing.T) {
 			}
 			b := newBox(t, spec{args: []string{"sleep", "1000"}, edit: func(c object) {
 				l := c["linux"].(object)
-				l["namespaces"] = append(l["namespaces"].([]object), object{"type": "network"})
 				l["netDevices"] = object{"a": object{"name": "x"}}
 			}})
 			command("nsenter", b.dir, []string{"RT_FAULT=" + point + ":kill"}, 0, "--target", strconv.Itoa(hold.Process.Pid), "--net",
