@@ -42,7 +42,7 @@ demo: rt
 
 test: rt rt-fault test-needs
 	@$(LANES) unit host host-v2 uml
-test-unit: stage agent
+test-unit: stage stage-fault agent
 	@$(NEED) $(ORACLE_NEEDS)
 	@$(LANES) unit
 test-host test-host-v2 test-uml test-vm test-vm-v1: rt rt-fault test-needs

@@ -30,7 +30,15 @@ func needRoot(t *testing.T) {
 		t.Skip("needs root")
 	}
 	if fi, err := os.Stat(stageBinary); err != nil || fi.Size() == 0 {
-		t.Skip("the stage is not built: make -C nsenter/stage stage")
+		t.Fatal("the stage is not built: make -C nsenter/stage stage")
+	}
+}
+
+// needFault fails without the stage that provokes faults.
+func needFault(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat(faultBinary); err != nil {
+		t.Fatal("not built: make -C nsenter/stage stage-fault")
 	}
 }
 

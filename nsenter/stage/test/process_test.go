@@ -110,9 +110,7 @@ func TestDecodeErrors(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	dir := rootfs(t)
-	if _, err := os.Stat(faultBinary); err != nil {
-		t.Skip("not built: make -C nsenter/stage stage-fault")
-	}
+	needFault(t)
 	plain := inRoot(dir).add(op(plan.KindPivot)).add(shell("echo done")...)
 	for _, pos := range []int32{0, 3} {
 		run := func(action uint32, arg int32) (*result, time.Duration) {

@@ -164,9 +164,7 @@ func TestBegin(t *testing.T) {
 // What the first process does beside the second fails as an operation does.
 func TestFirstFails(t *testing.T) {
 	dir := rootfs(t)
-	if _, err := os.Stat(faultBinary); err != nil {
-		t.Skip("not built: make -C nsenter/stage stage-fault")
-	}
+	needFault(t)
 	b := (&builder{}).add(fork(newAll), flag(op(plan.KindLoopback), plan.FlagFirst)).add(inRoot(dir).ops[1:]...)
 	p := b.add(num(op(plan.KindAwait), plan.MsgReady)).add(shell("echo ran")...).plan(0)
 	r := launch{binary: faultBinary, plan: p, fault: &plan.Fault{Op: 1, Action: plan.FaultErrno, Arg: int32(unix.ENOBUFS)}}.run(t)
