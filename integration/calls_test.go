@@ -7,11 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"rt/libcontainer/plan"
 )
 
 // What costs a wait for an RCU grace period on the way to a container is not done: a write
 // to cgroup.procs (the process is born in its cgroup on v2, and enters those of v1 itself
-// by their tasks), and more than the one umount that pivot_root(2) needs.
+// by their tasks), and more than the one umount that pivot_root(2) needs. And the stage is told to begin
+// with the network namespace before it has its plan.
 func TestCreateCalls(t *testing.T) {
 	t.Parallel()
 	strace, err := exec.LookPath("strace")
@@ -30,7 +33,7 @@ func TestCreateCalls(t *testing.T) {
 	for _, command := range []string{"create", "run"} {
 		b := newBox(t, args("true"))
 		log := filepath.Join(b.dir, "calls")
-		traced := b.command(strace, "-f", "-qq", "-o", log, "-e", "trace=open,openat,openat2,umount2",
+		traced := b.command(strace, "-f", "-qq", "-o", log, "-e", "trace=open,openat,openat2,umount2,sendmsg",
 			b.bin, "--root", b.root, command, b.id).start()
 		if command == "create" {
 			// The tracer stays with the process that waits for start.
@@ -47,11 +50,16 @@ func TestCreateCalls(t *testing.T) {
 		}
 		data, err := os.ReadFile(log)
 		b.must(err)
-		umounts, tasks := 0, 0
+		umounts, tasks, begun, planned := 0, 0, 0, false
+		begin := fmt.Sprintf(`iov_base="\%o\0\0\0`, plan.MsgBegin)
 		for line := range strings.Lines(string(data)) {
 			_, call, _ := strings.Cut(strings.TrimSpace(line), " ")
 			call = strings.TrimSpace(call)
 			switch {
+			case strings.HasPrefix(call, "sendmsg(") && strings.Contains(call, begin) && !planned:
+				begun++
+			case strings.HasPrefix(call, "sendmsg("):
+				planned = planned || strings.Contains(call, "SCM_RIGHTS")
 			case strings.HasPrefix(call, "umount2("):
 				umounts++
 			case strings.HasPrefix(call, "open") && strings.Contains(call, "cgroup.procs") && !strings.Contains(call, "O_RDONLY"):
@@ -62,6 +70,9 @@ func TestCreateCalls(t *testing.T) {
 		}
 		if umounts != 1 {
 			t.Errorf("%s: %d calls of umount2, expected 1:\n%s", command, umounts, data)
+		}
+		if begun != 1 {
+			t.Errorf("%s: the stage was told to begin %d times before the first descriptor was sent, expected once:\n%s", command, begun, data)
 		}
 		if tasks != v1 {
 			t.Errorf("%s: %d tasks files opened, expected one for each of the %d hierarchies of v1", command, tasks, v1)

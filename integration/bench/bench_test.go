@@ -75,3 +75,40 @@ func TestBars(t *testing.T) {
 		}
 	}
 }
+
+// The bars of cgroup v1 are others.
+func TestBarsV1(t *testing.T) {
+	r := report{Runtimes: []string{"rt", "crun", "runc"}, Lane: "host"}
+	for name, took := range map[string]time.Duration{"rt": 70, "crun": 100, "runc": 300} {
+		r.add(name, map[string]time.Duration{"run": took * time.Millisecond})
+	}
+	var out strings.Builder
+	r.print(&out)
+	if s := out.String(); !strings.Contains(s, "0.23 of runc, at most 0.35: met") || strings.Contains(s, "of crun, at most") {
+		t.Errorf("printed %q", s)
+	}
+}
+
+func TestTurn(t *testing.T) {
+	b := &bench{runtimes: []*runtime{{name: "a"}, {name: "b"}, {name: "c"}}}
+	places, after := map[string]int{}, map[string]int{}
+	for round := range 6 {
+		for i := range b.runtimes {
+			name := b.turn(round, i).name
+			places[name+string(rune('0'+i))]++
+			if i > 0 {
+				after[b.turn(round, i-1).name+name]++
+			}
+		}
+	}
+	if len(places) != 9 || len(after) != 6 {
+		t.Fatalf("places %v, neighbours %v", places, after)
+	}
+	for _, m := range []map[string]int{places, after} {
+		for what, n := range m {
+			if n != 2 {
+				t.Errorf("%s: %d times in six rounds, expected 2", what, n)
+			}
+		}
+	}
+}

@@ -54,8 +54,8 @@ func (b *bench) exec(r *runtime, stderr *os.File, args ...string) (time.Duration
 	return took, nil
 }
 
-// turn is the runtime that is the i-th of a round. Each comes equally often at each place, and after each of
-// the others: the kernel takes down what one has left while the next is at work, and
+// turn is the runtime that is the i-th of a round. Each comes equally often at each place, and within rounds equally
+// often after each of the others: the kernel takes down what one has left while the next is at work, and
 // after runc that is more.
 func (b *bench) turn(round, i int) *runtime {
 	n := len(b.runtimes)
