@@ -47,8 +47,8 @@ func capNumber(name string) int {
 	return -1
 }
 
-// capList is the inverse of CapMask, for printing.
-func capList(mask uint64) []string {
+// CapNames is the inverse of CapMask.
+func CapNames(mask uint64) []string {
 	var l []string
 	for i := range capNames {
 		if mask&(1<<i) != 0 {

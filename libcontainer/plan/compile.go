@@ -27,7 +27,7 @@ func Compile(spec *specs.Spec, facts *Facts) (*Plan, []string, error) {
 	} else {
 		c.linux = spec.Linux
 	}
-	for _, step := range [...]func(){c.namespaces, c.early, c.enter, c.rootfs, c.mounts, c.createContainerHooks, c.confine, c.process, c.late} {
+	for _, step := range [...]func(){c.namespaces, c.early, c.enter, c.rootfs, c.afterMaps, c.mounts, c.createContainerHooks, c.confine, c.process, c.late} {
 		if step(); c.err != nil {
 			return nil, nil, c.err
 		}
@@ -94,6 +94,15 @@ func NamespaceFlag(t specs.LinuxNamespaceType) uint64 {
 		}
 	}
 	return 0
+}
+
+// NamespaceTypes lists the types of namespaces.
+func NamespaceTypes() []specs.LinuxNamespaceType {
+	list := make([]specs.LinuxNamespaceType, len(nsTypes))
+	for i := range nsTypes {
+		list[i] = nsTypes[i].name
+	}
+	return list
 }
 
 // namespaceName returns the spec's name for a CLONE_NEW* flag.
@@ -394,7 +403,6 @@ func (c *compiler) rootfs() {
 		// It also refuses a root whose parent is shared.
 		attach.Num[4] = unix.MS_PRIVATE
 	}
-	c.afterMaps()
 }
 
 func rootfsPropagation(s string) (flag uint64, recursive, ok bool) {

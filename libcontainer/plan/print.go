@@ -388,7 +388,7 @@ func deviceName(mode, dev uint64) string {
 
 // capText is a set of capabilities, short where it is all or nothing.
 func capText(mask uint64) string {
-	l := capList(mask)
+	l := CapNames(mask)
 	switch len(l) {
 	case 0:
 		return "none"

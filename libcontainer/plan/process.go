@@ -171,10 +171,10 @@ func (c *compiler) capabilities(p *specs.Process) {
 	inheritable := c.capSet("inheritable", caps.Inheritable, held)
 	ambient := c.capSet("ambient", caps.Ambient, held)
 	if lost := effective &^ permitted; lost != 0 {
-		c.warn("config.json: /process/capabilities/effective: %s not in the permitted set, left out", strings.Join(capList(lost), ", "))
+		c.warn("config.json: /process/capabilities/effective: %s not in the permitted set, left out", strings.Join(CapNames(lost), ", "))
 	}
 	if lost := ambient &^ (permitted & inheritable); lost != 0 {
-		c.warn("config.json: /process/capabilities/ambient: %s not in the permitted and inheritable sets, left out", strings.Join(capList(lost), ", "))
+		c.warn("config.json: /process/capabilities/ambient: %s not in the permitted and inheritable sets, left out", strings.Join(CapNames(lost), ", "))
 	}
 	c.num(KindCaps, "/process/capabilities", effective&permitted, permitted, inheritable, ambient&permitted&inheritable)
 }
@@ -195,7 +195,7 @@ func (c *compiler) capSet(set string, names []string, held uint64) uint64 {
 		c.warn("config.json: /process/capabilities/%s: %s not known to this kernel, left out", set, strings.Join(unknown, ", "))
 	}
 	if lost := mask &^ held; lost != 0 {
-		c.warn("config.json: /process/capabilities/%s: %s not held by rt, left out", set, strings.Join(capList(lost), ", "))
+		c.warn("config.json: /process/capabilities/%s: %s not held by rt, left out", set, strings.Join(CapNames(lost), ", "))
 	}
 	return mask & held
 }
