@@ -68,7 +68,7 @@ func supported() document {
 			Annotations: map[string]string{
 				// The keys are free for other runtimes: the runc whose command line this is.
 				"org.opencontainers.runc.version":            "1.3.0",
-				"org.opencontainers.runc.checkpoint.enabled": "false",
+				"org.opencontainers.runc.checkpoint.enabled": "true",
 			},
 		},
 		Unsafe: []string{"org.systemd.property."},

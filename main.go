@@ -108,6 +108,8 @@ func globalFlags() []cli.Flag {
 func command(name string) *cli.Command {
 	var c *cli.Command
 	switch name {
+	case "checkpoint":
+		c = checkpointCommand()
 	case "create":
 		c = createCommand()
 	case "delete":
@@ -128,6 +130,8 @@ func command(name string) *cli.Command {
 		c = planCommand()
 	case "ps":
 		c = psCommand()
+	case "restore":
+		c = restoreCommand()
 	case "resume":
 		c = resumeCommand()
 	case "run":
@@ -147,8 +151,8 @@ func command(name string) *cli.Command {
 func commands() []*cli.Command {
 	var all []*cli.Command
 	for _, name := range []string{
-		"create", "delete", "events", "exec", "features", "kill", "list", "pause",
-		"plan", "ps", "resume", "run", "spec", "start", "state", "update",
+		"checkpoint", "create", "delete", "events", "exec", "features", "kill", "list", "pause",
+		"plan", "ps", "restore", "resume", "run", "spec", "start", "state", "update",
 	} {
 		all = append(all, command(name))
 	}

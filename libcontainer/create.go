@@ -30,7 +30,7 @@ const removeWait = 10 * time.Second
 // Create makes the container id from a bundle: its process waits at the gate for
 // Start. After an error nothing is left of it.
 func Create(root, id string, o CreateOptions) error {
-	c, err := newCreation(root, id, &o, true)
+	c, err := newCreation(root, id, &o, true, nil)
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func Create(root, id string, o CreateOptions) error {
 	return c.create()
 }
 
-// creation is a container that is being made, by Create or Run.
+// creation is a container that is being made, by Create, Run or Restore.
 type creation struct {
 	launch
 	id       string
@@ -59,18 +59,19 @@ type creation struct {
 	rdt        intelrdt.Group
 	madeRdt    bool
 	rootless   bool // what is not permitted of the cgroup is passed over
+	restore    *restoration
 }
 
 // newCreation does all that has no side effect: everything that is wrong with
-// the config or the options is found here.
-func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err error) {
+// the config or the options is found here. r is nil but for Restore.
+func newCreation(root, id string, o *CreateOptions, gate bool, r *restoration) (_ *creation, err error) {
 	if err := state.CheckID(id); err != nil {
 		return nil, err
 	}
 	if err := checkKernel(); err != nil {
 		return nil, err
 	}
-	c := &creation{id: id, opts: o, gate: gate, warn: o.Warn}
+	c := &creation{id: id, opts: o, gate: gate, warn: o.Warn, restore: r}
 	if c.warn == nil {
 		c.warn = func(string) {}
 	}
@@ -92,8 +93,10 @@ func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err
 	if err := unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("mark descriptors close-on-exec: %w", err)
 	}
-	if err := c.spawn(c.preserve); err != nil {
-		return nil, err
+	if r == nil {
+		if err := c.spawn(c.preserve); err != nil {
+			return nil, err
+		}
 	}
 	if o.PidFile != "" {
 		if c.pidFile, err = filepath.Abs(o.PidFile); err != nil {
@@ -122,7 +125,12 @@ func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err
 	if err := checkLabels(c.spec); err != nil {
 		return nil, err
 	}
-	if err := c.begin(c.spec.Linux); err != nil {
+	if r == nil {
+		err = c.begin(c.spec.Linux)
+	} else {
+		err = checkJoined(c.spec, c.warn)
+	}
+	if err != nil {
 		return nil, err
 	}
 	c.nested = nested()
@@ -170,6 +178,11 @@ func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err
 	for _, w := range warnings {
 		c.warn(w)
 	}
+	if r != nil {
+		if err := r.prepare(c); err != nil {
+			return nil, err
+		}
+	}
 	if c.root, err = state.OpenRoot(root, true); err != nil {
 		return nil, err
 	}
@@ -180,7 +193,11 @@ func newCreation(root, id string, o *CreateOptions, gate bool) (_ *creation, err
 	if err != nil {
 		return nil, err
 	}
-	c.network, c.mounted = c.moveDevices, c.hostHooks
+	c.network, c.commit = c.moveDevices, c.commitCreate
+	c.mounted = func() error { return c.hostHooks(c.pid) }
+	if r != nil {
+		c.commit = func() error { return nil } // of CRIU, which is not the container's process
+	}
 	return c, nil
 }
 
@@ -382,7 +399,6 @@ func (c *creation) build() error {
 		}
 	}
 	fault("create.config")
-	c.commit = c.commitCreate
 	return c.converse()
 }
 
@@ -422,10 +438,10 @@ func (c *creation) devices() error {
 
 // hostHooks runs the hooks of create that belong to the host. They run without
 // the lock: one that asks for the container's state must not wait for itself.
-func (c *creation) hostHooks() error {
+func (c *creation) hostHooks(pid int) error {
 	h := c.spec.Hooks
 	fault("create.hooks")
-	st := hookState(c.id, Creating, c.pid, c.bundle.Dir, c.spec.Annotations)
+	st := hookState(c.id, Creating, pid, c.bundle.Dir, c.spec.Annotations)
 	o := hooks.Options{Dir: c.bundle.Dir, Interrupt: c.signals.FD()}
 	c.dir.Unlock()
 	err := hooks.RunList(hooks.Prestart, h.Prestart, st, o) //nolint:staticcheck // prestart is deprecated, not gone
@@ -439,16 +455,25 @@ func (c *creation) hostHooks() error {
 	return err
 }
 
-// commitCreate writes the record that makes the container one.
-func (c *creation) commitCreate() error {
+// complete completes the record with the container's first process.
+func (c *creation) complete(pid int) error {
 	var err error
-	if c.rec.Init, err = state.IdentityOf(c.pid); err != nil {
+	if c.rec.Init, err = state.IdentityOf(pid); err != nil {
 		return err
 	}
-	c.rec.Extra[extraStage] = jsontext.Value(imageJSON(c.stage.Image))
 	c.rec.Namespaces = namespaceTypes(c.spec)
 	c.rec.OwnPidNS = newNamespace(c.spec, specs.PIDNamespace)
 	c.rec.Phase = state.PhaseCreated
+	return nil
+}
+
+// commitCreate writes the record that makes the container one.
+func (c *creation) commitCreate() error {
+	err := c.complete(c.pid)
+	if err != nil {
+		return err
+	}
+	c.rec.Extra[extraStage] = jsontext.Value(imageJSON(c.stage.Image))
 	c.rec.Operations = storedOps(nsenter.GateOps(c.plan))
 	if h := c.spec.Hooks; h != nil {
 		if c.rec.Poststart, err = hooks.Encode(h.Poststart); err != nil {

@@ -29,6 +29,7 @@ var faultPoints = []string{
 	"start.gate", "start.result", "start.poststart",
 	"exec.launch", "exec.pidfile",
 	"update.schemata", "update.limits", "update.record",
+	"checkpoint.criu", "checkpoint.dumped", "checkpoint.done", "restore.criu", "restore.verified", "restore.done",
 	"delete.mark", "delete.kill", "delete.cgroup", "delete.poststop", "delete.state",
 }
 

@@ -23,25 +23,15 @@ const StatusExecFailed = 255
 // that which the command must exit with.
 func Run(root, id string, o CreateOptions) (int, error) {
 	o.CatchSignals = o.CatchSignals || !o.Detach
-	c, err := newCreation(root, id, &o, false)
+	c, err := newCreation(root, id, &o, false, nil)
 	if err != nil {
 		return 1, err
 	}
 	defer c.close()
-	if !o.Detach {
-		if p := c.spec.Process; p != nil && p.Terminal {
-			if c.foreground, err = console.Open(); err != nil {
-				return 1, err
-			}
-			defer c.foreground.Close()
-		}
-		if !o.NoSubreaper && !newNamespace(c.spec, specs.PIDNamespace) {
-			// Orphans of such a container would else go to somebody else.
-			if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-				return 1, fmt.Errorf("become a subreaper: %w", err)
-			}
-		}
+	if err := c.takeTerminal(); err != nil {
+		return 1, err
 	}
+	defer c.foreground.Close()
 	if c.spec.Process == nil {
 		return 1, errors.New("run container: config.json has no /process, so there is nothing to start")
 	}
@@ -75,17 +65,41 @@ func Run(root, id string, o CreateOptions) (int, error) {
 	if o.Detach {
 		return 0, nil
 	}
+	return c.attend()
+}
+
+// takeTerminal prepares for a container in the foreground; in the background there is nothing to do.
+func (c *creation) takeTerminal() error {
+	if c.opts.Detach {
+		return nil
+	}
+	if p := c.spec.Process; p != nil && p.Terminal {
+		var err error
+		if c.foreground, err = console.Open(); err != nil {
+			return err
+		}
+	}
+	if !c.opts.NoSubreaper && !newNamespace(c.spec, specs.PIDNamespace) {
+		// Orphans of such a container would else go to somebody else.
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("become a subreaper: %w", err)
+		}
+	}
+	return nil
+}
+
+// attend passes signals on to a container in the foreground until its first process ends, deletes it unless it is to be
+// kept, and returns the status of that process.
+func (c *creation) attend() (int, error) {
 	c.signals.Forward(c.pidfd)
 	status, err := waitChild(c.pid)
 	c.signals.Finish()
 	fault("run.exit")
-	if c.foreground != nil {
-		c.foreground.Close()
-	}
+	c.foreground.Close()
 	if err != nil {
 		return 1, err
 	}
-	if o.Keep {
+	if c.opts.Keep {
 		return status, nil
 	}
 	if err := c.destroy(); err != nil {

@@ -105,6 +105,9 @@ func (f *Foreground) Resize() error {
 // Close copies what the container has written until now, restores the caller's
 // terminal and closes all descriptors. It may be repeated.
 func (f *Foreground) Close() error {
+	if f == nil {
+		return nil
+	}
 	if f.resize != nil {
 		signal.Stop(f.resize)
 		close(f.resize)

@@ -1,0 +1,543 @@
+package integration
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// criuDir is the directory of a criu that runs here.
+var criuDir = sync.OnceValues(func() (string, error) {
+	if lane == "vm" {
+		return "/usr/sbin", nil // that of the machine
+	}
+	out, err := exec.Command("lanes/criu").Output()
+	return strings.TrimSpace(string(out)), err
+})
+
+// needCRIU makes b's commands find CRIU.
+func (b *box) needCRIU() {
+	b.t.Helper()
+	if lane == "uml" {
+		b.t.Skip("CRIU needs netlink sockets that user-mode Linux does not have; it runs in the other lanes")
+	}
+	dir, err := criuDir()
+	b.must(err)
+	b.env = append(b.env, "PATH="+dir+":"+os.Getenv("PATH"))
+}
+
+// counter is a program that counts in its memory alone, and prints the numbers.
+const counter = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
+
+// numbers reads what a counter prints.
+type numbers struct {
+	t    *testing.T
+	r    *os.File
+	scan *bufio.Scanner
+	text string // the last line that is none
+}
+
+// piped starts rt with a pipe for output, as engines do: a file of the test's would be none that the container knows.
+func (b *box) piped(args ...string) (*process, *numbers) {
+	b.t.Helper()
+	r, w, err := os.Pipe()
+	b.must(err)
+	b.t.Cleanup(func() { r.Close() })
+	p := b.command(append([]string{b.bin, "--root", b.root}, args...)...)
+	p.cmd.Stdout = w
+	p.start()
+	w.Close()
+	return p, &numbers{t: b.t, r: r, scan: bufio.NewScanner(r)}
+}
+
+// next is the next number.
+func (n *numbers) next() int {
+	n.t.Helper()
+	n.r.SetReadDeadline(time.Now().Add(limit / 2))
+	for n.scan.Scan() {
+		if i, err := strconv.Atoi(n.scan.Text()); err == nil {
+			return i
+		}
+	}
+	n.t.Fatalf("no number: %v, then %q", n.scan.Err(), n.scan.Text())
+	return 0
+}
+
+// last reads all there is, until the container has ended.
+func (n *numbers) last() (last int) {
+	n.t.Helper()
+	n.r.SetReadDeadline(time.Now().Add(limit / 2))
+	for n.scan.Scan() {
+		if i, err := strconv.Atoi(n.scan.Text()); err == nil {
+			last = i
+		} else {
+			n.text = n.scan.Text()
+		}
+	}
+	if err := n.scan.Err(); err != nil {
+		n.t.Fatal(err)
+	}
+	return last
+}
+
+// checkpoint writes the box's container to images and expects it to be gone.
+func (b *box) checkpoint(args ...string) {
+	b.t.Helper()
+	b.ok(slices.Concat([]string{"checkpoint", "--image-path", b.path("images")}, args, []string{b.id})...)
+}
+
+// errorsIn are the errors in a log of CRIU's, for messages.
+func (b *box) errorsIn(log string) string {
+	data, _ := os.ReadFile(b.path(log))
+	var list []string
+	for line := range strings.Lines(string(data)) {
+		if strings.Contains(line, "Error") {
+			list = append(list, line)
+		}
+	}
+	return strings.Join(list, "")
+}
+
+// A container goes on where it was when it was written, with all that its config gives it, and under
+// another id as well.
+func TestRestoreGoesOn(t *testing.T) {
+	t.Parallel()
+	volume := func(b *box) string { return b.path("volume") }
+	for name, c := range map[string]struct {
+		edits []func(*specs.Spec)
+		mount func(b *box) []specs.Mount
+		see   string // what exec prints after the restore
+	}{
+		"default":             {see: "counted"},
+		"readonly":            {edits: []func(*specs.Spec){func(s *specs.Spec) { s.Root.Readonly = true }}, see: "counted"},
+		"host network":        {edits: []func(*specs.Spec){noNS("network")}, see: "counted"},
+		"cgroup namespace":    {edits: []func(*specs.Spec){ns("cgroup", "")}, see: "counted"},
+		"no cgroup namespace": {edits: []func(*specs.Spec){noNS("cgroup")}, see: "counted"},
+		"confined": {
+			edits: []func(*specs.Spec){
+				profile(rule(specs.ActErrno, "getpriority")),
+				func(s *specs.Spec) {
+					s.Process.NoNewPrivileges = true
+					if lane == "vm" { // CRIU reads the limits of another user's processes with CAP_SYS_RESOURCE only
+						s.Process.User.UID = 1000
+					}
+					s.Process.Capabilities = &specs.LinuxCapabilities{}
+				},
+			},
+			see: "CapEff:0000000000000000 NoNewPrivs:1 Seccomp:2",
+		},
+		"limits": {
+			edits: []func(*specs.Spec){func(s *specs.Spec) {
+				pids := int64(123)
+				s.Linux.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &pids}}
+			}},
+			see: "counted",
+		},
+		"volumes": {
+			mount: func(b *box) []specs.Mount {
+				b.must(os.MkdirAll(volume(b)+"/dir/below", 0o755))
+				b.must(os.WriteFile(volume(b)+"/dir/file", []byte("of the host\n"), 0o644))
+				b.must(os.WriteFile(volume(b)+"/one", []byte("one file\n"), 0o644))
+				return []specs.Mount{
+					{Destination: "/data/volume", Source: volume(b) + "/dir", Options: []string{"rbind", "ro"}},
+					{Destination: "/etc/one", Source: volume(b) + "/one", Options: []string{"bind"}},
+					{Destination: "/scratch", Type: "tmpfs", Source: "tmpfs"},
+					{Destination: "/scratch/nested", Source: volume(b) + "/dir", Options: []string{"bind"}},
+				}
+			},
+			see: "of the host one file of the host kept",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if name == "limits" {
+				needs(t, "pids")
+			}
+			b := newBox(t, append(c.edits, script("[ ! -d /scratch ] || echo kept >/scratch/own; "+counter))...)
+			b.needCRIU()
+			if c.mount != nil {
+				b.spec.Mounts = append(b.spec.Mounts, c.mount(b)...)
+				b.write()
+			}
+			p, n := b.piped("run", "-d", b.id)
+			if r := p.end(); r.code != 0 {
+				t.Fatal(r)
+			}
+			n.next()
+			if r := b.rt("checkpoint", "--image-path", b.path("images"), b.id); r.code != 0 || r.out != "" || r.err != "" {
+				t.Fatalf("%v\n%s", r, b.errorsIn("images/dump.log"))
+			}
+			b.clean()
+			last := n.last()
+			// Another root file system, as engines give it: without the mount points.
+			if !b.spec.Root.Readonly {
+				b.must(os.RemoveAll(b.rootfs))
+				b.must(makeRootfs(b.rootfs))
+			}
+			first := b.id
+			b.id += "again"
+			b.spec.Linux.CgroupsPath = "/" + top + "/" + b.id
+			b.write()
+			p, n = b.piped("restore", "-d", "--pid-file", b.path("pid"), "--image-path", b.path("images"), b.id)
+			if r := p.end(); r.code != 0 || r.err != "" {
+				t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
+			}
+			if i := n.next(); i <= last || i > last+20 {
+				t.Errorf("it goes on with %d after %d", i, last)
+			}
+			s := b.state()
+			if s.Status != "running" || b.read("pid") != strconv.Itoa(s.Pid) {
+				t.Errorf("state %+v, pid file %q", s, b.read("pid"))
+			}
+			for _, line := range strings.Split(cgroupsOf(t, s.Pid), "\n") {
+				if strings.Contains(line, first) && !strings.Contains(line, b.id) {
+					t.Errorf("it is in the cgroup %q of the first", line)
+				}
+			}
+			see := "echo counted"
+			switch name {
+			case "confined":
+				see = "grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/1/status | tr -d ' \t'"
+			case "volumes":
+				see = "cat /data/volume/file /etc/one /scratch/nested/file /scratch/own; ! touch /data/volume/new 2>/dev/null"
+			case "limits":
+				see = "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null | grep 123 >/dev/null && echo counted"
+			}
+			if got := strings.Join(strings.Fields(b.exec(see)), " "); got != c.see {
+				t.Errorf("it sees %q, expected %q", got, c.see)
+			}
+			b.ok("pause", b.id)
+			b.is("paused")
+			b.ok("resume", b.id)
+			b.ok("kill", b.id, "KILL")
+			b.is("stopped")
+			b.ok("delete", b.id)
+			b.clean()
+		})
+	}
+}
+
+func cgroupsOf(t *testing.T, pid int) string {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// A mount below a recursive bind comes back with it.
+func TestRestoreRecursiveBind(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, script(counter))
+	b.needCRIU()
+	below := b.path("volume/below")
+	b.must(os.MkdirAll(below, 0o755))
+	b.must(unix.Mount("tmpfs", below, "tmpfs", 0, ""))
+	t.Cleanup(func() { unix.Unmount(below, unix.MNT_DETACH) })
+	b.must(os.WriteFile(below+"/file", []byte("below\n"), 0o644))
+	b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/volume", Source: b.path("volume"), Options: []string{"rbind"}})
+	b.write()
+	p, n := b.piped("run", "-d", b.id)
+	p.end()
+	n.next()
+	b.checkpoint()
+	p, n = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
+	if r := p.end(); r.code != 0 || r.err != "" {
+		t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
+	}
+	n.next()
+	if got := b.exec("cat /volume/below/file"); got != "below\n" {
+		t.Errorf("it sees %q", got)
+	}
+}
+
+// In the foreground restore is run: it passes signals on, ends with the program's status, and deletes.
+func TestRestoreForeground(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, script("trap '/probe key add late; /probe key find late; exit 7' TERM; "+counter))
+	b.needCRIU()
+	p, n := b.piped("run", "-d", b.id)
+	p.end()
+	n.next()
+	b.checkpoint()
+	last := n.last()
+	p, n = b.piped("restore", "--image-path", b.path("images"), b.id)
+	if i := n.next(); i <= last {
+		t.Errorf("it goes on with %d after %d", i, last)
+	}
+	p.signal(unix.SIGTERM)
+	if r := p.end(); r.code != 7 || r.err != "" {
+		t.Errorf("%v; expected status 7", r)
+	}
+	// As with create the session keyring is not that of rt's caller.
+	if n.last(); n.text != "secret _ses."+b.id {
+		t.Errorf("the key was in another keyring: %q", n.text)
+	}
+	b.clean()
+}
+
+// With --leave-running the container goes on, paused if it was, and what was written can be restored nonetheless.
+func TestCheckpointLeavesRunning(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, script(counter))
+	b.needCRIU()
+	p, n := b.piped("run", "-d", b.id)
+	p.end()
+	n.next()
+	b.checkpoint("--leave-running", "--work-path", b.path("work"))
+	if _, err := os.Stat(b.path("work/dump.log")); err != nil {
+		t.Error(err)
+	}
+	for range 30 {
+		n.next()
+	}
+	b.is("running")
+	b.ok("pause", b.id)
+	b.checkpoint("--leave-running")
+	b.is("paused")
+	b.ok("resume", b.id)
+	last := 0
+	for range 40 { // more than a pipe's worth of what came before
+		last = n.next()
+	}
+	b.ok("delete", "--force", b.id)
+	p, n = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
+	if r := p.end(); r.code != 0 || r.err != "" {
+		t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
+	}
+	if i := n.next(); i > last {
+		t.Errorf("it goes on with %d, after the %d at which it was left running", i, last)
+	}
+	b.ok("delete", "--force", b.id)
+}
+
+// The terminal of the container is given out anew, to a console socket or to the caller's terminal.
+func TestRestoreTerminal(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, func(s *specs.Spec) { s.Process.Terminal = true }, script("echo ready; while read line; do echo \"you said $line\"; done"))
+	b.needCRIU()
+	receive := func(args ...string) *os.File {
+		t.Helper()
+		path := b.path("console")
+		os.Remove(path)
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		b.must(err)
+		defer l.Close()
+		p := b.begin(slices.Concat(args, []string{"--console-socket", path, b.id})...)
+		l.SetDeadline(time.Now().Add(limit / 2))
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", err, p.end(), b.errorsIn("images/restore.log"))
+		}
+		defer conn.Close()
+		oob := make([]byte, 64)
+		conn.SetDeadline(time.Now().Add(limit / 2))
+		_, n, _, _, err := conn.ReadMsgUnix(make([]byte, 256), oob)
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", err, p.end(), b.errorsIn("images/restore.log"))
+		}
+		messages, err := unix.ParseSocketControlMessage(oob[:n])
+		b.must(err)
+		fds, err := unix.ParseUnixRights(&messages[0])
+		b.must(err)
+		if r := p.end(); r.code != 0 || r.err != "" {
+			t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
+		}
+		b.must(unix.SetNonblock(fds[0], true))
+		return os.NewFile(uintptr(fds[0]), "ptmx")
+	}
+	says := func(ptmx *os.File, what string) {
+		t.Helper()
+		ptmx.SetReadDeadline(time.Now().Add(limit / 2))
+		var said []byte
+		buf := make([]byte, 256)
+		for !strings.Contains(string(said), what) {
+			n, err := ptmx.Read(buf)
+			if said = append(said, buf[:n]...); err != nil {
+				t.Fatalf("%v after %q, expected %q", err, said, what)
+			}
+		}
+	}
+	ptmx := receive("run", "-d")
+	says(ptmx, "ready")
+	b.checkpoint()
+	ptmx.Close()
+	ptmx = receive("restore", "-d", "--image-path", b.path("images"))
+	ptmx.WriteString("hello\n")
+	says(ptmx, "you said hello")
+	b.ok("exec", b.id, "test", "-c", "/dev/console")
+	b.checkpoint()
+	ptmx.Close()
+	term, p := b.onTerminal("restore", "--image-path", b.path("images"), b.id)
+	eventually(t, func() error {
+		term.ptmx.WriteString("again\n")
+		if !strings.Contains(term.said(), "you said again") {
+			return errors.New("the terminal shows " + strconv.Quote(term.said()) + b.errorsIn("images/restore.log"))
+		}
+		return nil
+	})
+	b.ok("kill", b.id, "KILL")
+	if r := p.end(); r.code != 128+9 {
+		t.Error(r)
+	}
+}
+
+// A network namespace that the config names is not written but joined again; its content is its owner's.
+func TestRestoreJoinsNetwork(t *testing.T) {
+	t.Parallel()
+	owner := newBox(t, args("sleep", "1000"))
+	owner.launch()
+	net := fmt.Sprintf("/proc/%d/ns/net", owner.state().Pid)
+	b := newBox(t, noNS("network"), ns("network", net), script(counter))
+	b.needCRIU()
+	p, n := b.piped("run", "-d", b.id)
+	p.end()
+	n.next()
+	b.checkpoint()
+	p, n = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
+	if r := p.end(); r.code != 0 || r.err != "" {
+		t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
+	}
+	n.next()
+	want, err := os.Readlink(net)
+	b.must(err)
+	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", b.state().Pid)); err != nil || got != want {
+		t.Errorf("it is in %s, expected %s (%v)", got, want, err)
+	}
+}
+
+// Restore runs the hooks prestart and createRuntime, with the real pid, and not those that belong to a start; the
+// failure of one undoes all. Checkpoint ends with poststop.
+func TestRestoreHooks(t *testing.T) {
+	t.Parallel()
+	log := func(b *box, kind string) []specs.Hook {
+		return []specs.Hook{{Path: "/bin/busybox", Args: []string{"sh", "-c", "(printf '" + kind + " '; cat; echo) >>" + b.path("hooks.log")}}}
+	}
+	b := newBox(t, script(counter))
+	b.needCRIU()
+	b.spec.Hooks = &specs.Hooks{
+		Prestart: log(b, "prestart"), CreateRuntime: log(b, "createRuntime"), Poststart: log(b, "poststart"), Poststop: log(b, "poststop"), //nolint:staticcheck // prestart is deprecated, not gone
+	}
+	b.write()
+	kinds := func() string {
+		t.Helper()
+		var list []string
+		for line := range strings.Lines(b.read("hooks.log")) {
+			list = append(list, strings.Fields(line)[0])
+		}
+		b.must(os.Remove(b.path("hooks.log")))
+		return strings.Join(list, " ")
+	}
+	p, n := b.piped("run", "-d", b.id)
+	p.end()
+	n.next()
+	b.checkpoint()
+	if got := kinds(); got != "prestart createRuntime poststart poststop" {
+		t.Errorf("run and checkpoint ran %s", got)
+	}
+	p, n = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
+	if r := p.end(); r.code != 0 {
+		t.Fatal(r)
+	}
+	n.next()
+	if want := fmt.Sprintf(`"pid":%d`, b.state().Pid); strings.Count(strings.ReplaceAll(b.read("hooks.log"), " ", ""), want) != 2 {
+		t.Errorf("the hooks read %s, expected %s in both", b.read("hooks.log"), want)
+	}
+	if got := kinds(); got != "prestart createRuntime" {
+		t.Errorf("restore ran %s", got)
+	}
+	b.ok("delete", "--force", b.id)
+	kinds()
+	b.spec.Hooks.CreateRuntime = []specs.Hook{{Path: "/bin/false"}}
+	b.write()
+	p, _ = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
+	if r := p.end(); r.code != 1 || !strings.Contains(r.err, "createRuntime") || strings.Count(r.err, "\n") != 1 {
+		t.Errorf("%v; expected the hook's failure", r)
+	}
+	b.clean()
+}
+
+// What cannot be done is said in a line, and changes nothing.
+func TestCheckpointRefusals(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, args("sleep", "1000"))
+	b.needCRIU()
+	images := b.path("images")
+	b.ok("create", b.id)
+	b.refused([]string{"Container cannot be checkpointed in created state"}, "checkpoint", "--image-path", images, b.id)
+	b.ok("start", b.id)
+	for _, c := range []struct {
+		args  []string
+		words []string
+	}{
+		{[]string{"--empty-ns", "user"}, []string{"--empty-ns", `"user"`, "network"}},
+		{[]string{"--manage-cgroups-mode", "none"}, []string{"Invalid manage-cgroups-mode value", `"none"`, "soft, full, strict and ignore"}},
+		{[]string{"--parent-path", "/x"}, []string{"--parent-path", "relative"}},
+		{[]string{"--parent-path", "../none"}, []string{"--parent-path", "no such file"}},
+		{[]string{"--page-server", "nowhere"}, []string{"Use --page-server ADDRESS:PORT", `"nowhere"`}},
+		{[]string{"--status-fd", "77"}, []string{"--status-fd", "77", "bad file descriptor"}},
+		{[]string{"--pre-dump", "--lazy-pages"}, []string{"exclude each other"}},
+		{[]string{"--image-path", "/dev/null"}, []string{"--image-path", "not a directory"}},
+	} {
+		b.refused(c.words, append(append([]string{"checkpoint", "--image-path", images}, c.args...), b.id)...)
+	}
+	none := b.command("env", "PATH="+b.path("nothing"), b.bin, "--root", b.root, "checkpoint", "--image-path", images, b.id)
+	none.start().end().refused(1, "find CRIU, which checkpoint and restore need", "not found in $PATH")
+	b.is("running")
+	b.ok("kill", b.id, "KILL")
+	b.is("stopped")
+	b.refused([]string{"Container cannot be checkpointed in stopped state"}, "checkpoint", "--image-path", images, b.id)
+	b.ok("delete", b.id)
+
+	for _, c := range []struct {
+		args  []string
+		words []string
+	}{
+		{[]string{"--image-path", b.path("nowhere")}, []string{"--image-path", "no such file"}},
+		{[]string{"--image-path", images}, []string{"descriptors.json", "not a complete checkpoint"}},
+		{[]string{"--image-path", images, "--lsm-profile", "smack:x"}, []string{"--lsm-profile", `"smack:x"`, "apparmor:PROFILE"}},
+		{[]string{"--image-path", images, "--rootless", "maybe"}, nil},
+	} {
+		if c.words != nil {
+			b.refused(c.words, append(append([]string{"restore"}, c.args...), b.id)...)
+		}
+	}
+	b.clean()
+}
+
+// A signal ends a checkpoint; the container goes on.
+func TestCheckpointInterrupted(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, script(counter))
+	b.needCRIU()
+	p, n := b.piped("run", "-d", b.id)
+	p.end()
+	n.next()
+	// A criu that does nothing, for as long as it is let.
+	b.must(os.Mkdir(b.path("bin"), 0o755))
+	b.must(os.WriteFile(b.path("bin/criu"), []byte("#!/bin/sh\necho >"+b.path("began")+" began; exec sleep 1000\n"), 0o755))
+	for sig, code := range map[syscall.Signal]int{unix.SIGTERM: 143, unix.SIGINT: 130} {
+		os.Remove(b.path("began"))
+		p = b.command("env", "PATH="+b.path("bin")+":/usr/bin:/bin", b.bin, "--root", b.root, "checkpoint", "--image-path", filepath.Join(b.dir, "images"), b.id).start()
+		b.appears("began")
+		p.signal(sig)
+		p.end().refused(code, "interrupted by signal")
+		b.is("running")
+		n.next()
+	}
+}

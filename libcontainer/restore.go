@@ -1,0 +1,374 @@
+package libcontainer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"rt/libcontainer/criu"
+	"rt/libcontainer/plan"
+
+	"github.com/checkpoint-restore/go-criu/v8/rpc"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// RestoreOptions are the options of Restore.
+type RestoreOptions struct {
+	// CreateOptions are those of Run; PidfdSocket, ListenFDs, PreserveFDs, NotifySocket and Keep
+	// are not for Restore.
+	CreateOptions
+	ImageOptions
+	// LSMProfile is the TYPE:NAME of another profile or label than that of the images ("apparmor:NAME",
+	// "selinux:LABEL"), LSMMountContext another label for mounts; "" for the same.
+	LSMProfile, LSMMountContext string
+}
+
+// Restore makes the container id from a bundle and the images of a checkpoint: with the cgroup, the limits and the hooks
+// prestart and createRuntime of the config, and the processes of the images. It then behaves
+// as Run, and returns the same status.
+//
+// The images are believed in nothing that the config says: before the processes go on it is made sure
+// that they are confined as the config has it.
+func Restore(root, id string, o RestoreOptions) (int, error) {
+	o.CatchSignals = o.CatchSignals || !o.Detach
+	r, err := openRestoration(&o)
+	if err != nil {
+		return 1, err
+	}
+	defer r.close()
+	c, err := newCreation(root, id, &o.CreateOptions, false, r)
+	if err != nil {
+		return 1, err
+	}
+	defer c.close()
+	if err := c.takeTerminal(); err != nil {
+		return 1, err
+	}
+	defer c.foreground.Close()
+	if err := c.create(); err != nil {
+		return 1, err
+	}
+	err = c.executed()
+	if err == nil {
+		fault("restore.criu")
+		err = r.run(c)
+	}
+	if err == nil {
+		err = writePidFile(c.pidFile, c.pid)
+		c.wrotePidFile = err == nil && c.pidFile != ""
+	}
+	if err == nil && o.Detach {
+		err = c.interrupted(nil)
+	}
+	if err != nil {
+		err = c.interrupted(err)
+		r.kill()
+		c.rollback()
+		return 1, err
+	}
+	c.dir.Unlock()
+	fault("restore.done")
+	if o.Detach {
+		return 0, nil
+	}
+	return c.attend()
+}
+
+// restoration is what a restore has besides a creation.
+type restoration struct {
+	opts        *RestoreOptions
+	program     string
+	images      *criu.Images
+	work        *criu.Images
+	descriptors []string
+
+	conn   *criu.Conn
+	peer   int        // CRIU's end of the connection; -1 once it has it
+	joined []int      // namespaces that CRIU is to join, its descriptors from 4 on
+	names  []string   // of those
+	plan   *plan.Plan // of the container, as its create would carry it out
+
+	init     int // pid of the container's first process; 0 until it exists
+	pidfd    int // of it; -1 until it exists
+	verified bool
+}
+
+// openRestoration does what has nothing to do with the config.
+func openRestoration(o *RestoreOptions) (_ *restoration, err error) {
+	r := &restoration{opts: o, peer: -1, pidfd: -1}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	if r.images, r.work, err = openImages(&o.ImageOptions, false); err != nil {
+		return nil, err
+	}
+	if r.descriptors, err = r.images.LoadDescriptors(); err != nil {
+		return nil, err
+	}
+	if r.program, err = criu.Program(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *restoration) close() {
+	if r.conn != nil {
+		r.conn.Close()
+	}
+	r.handedOver()
+	if r.pidfd >= 0 {
+		unix.Close(r.pidfd)
+	}
+	r.closeImages()
+}
+
+func (r *restoration) closeImages() {
+	if r.work != nil && r.work != r.images {
+		r.work.Close()
+	}
+	if r.images != nil {
+		r.images.Close()
+	}
+}
+
+// handedOver closes what CRIU has by now.
+func (r *restoration) handedOver() {
+	if r.peer >= 0 {
+		unix.Close(r.peer)
+		r.peer = -1
+	}
+	for _, fd := range r.joined {
+		unix.Close(fd)
+	}
+	r.joined = nil
+}
+
+// prepare replaces the plan of the container by that of CRIU, and has the stage for it executed.
+func (r *restoration) prepare(c *creation) error {
+	if c.facts.ListenerState != nil {
+		return errors.New("config.json: /linux/seccomp: a container whose filter has a listener cannot be restored")
+	}
+	r.plan = c.plan
+	var err error
+	if c.plan, err = plan.CompileRestore(c.spec, c.facts, &plan.RestoreSpec{
+		Program: r.program, Args: criu.Args(3), Env: criu.Environment,
+	}); err != nil {
+		return err
+	}
+	if r.conn, r.peer, err = criu.Pair(); err != nil {
+		return err
+	}
+	for _, n := range c.spec.Linux.Namespaces {
+		name := joinName(n.Type)
+		if n.Path == "" || name == "" || isOwn(n) {
+			continue
+		}
+		fd, err := openNamespace(&plan.File{Path: n.Path, Type: plan.NamespaceFlag(n.Type)})
+		if err != nil {
+			return err
+		}
+		r.joined, r.names = append(r.joined, fd), append(r.names, name)
+	}
+	if err := c.spawn(append([]int{r.peer}, r.joined...)); err != nil {
+		return err
+	}
+	// The descriptors must stay what they are until then.
+	return c.awaitStage()
+}
+
+// run has CRIU, which is c's process, make the container's processes, and puts the first of those in
+// its place.
+func (r *restoration) run(c *creation) error {
+	r.handedOver()
+	if err := r.enter(c.pid); err != nil {
+		return err
+	}
+	req, err := r.request(c)
+	if err != nil {
+		return err
+	}
+	r.conn.Interrupt, r.conn.Wait = c.signals.FD(), patience(criuWait)
+	r.conn.Progress = r.work.Size
+	typ := rpc.CriuReqType_RESTORE
+	_, err = r.conn.Do(&rpc.CriuReq{Type: &typ, Opts: req}, func(e criu.Event) error { return r.event(c, e) })
+	if err != nil {
+		if failed, ok := errors.AsType[*criu.Failed](err); ok {
+			failed.Log = r.work.LogErrors("restore.log", 3)
+		}
+		return fmt.Errorf("restore container %q: %w", c.id, err)
+	}
+	if !r.verified {
+		return fmt.Errorf("restore container %q: this CRIU lets the processes go on before they can be looked at; accepted is version 3.17 or newer", c.id)
+	}
+	// It ends by itself; if not it is no longer needed.
+	r.conn.Close()
+	var ws unix.WaitStatus
+	if pid, err := wait4(c.pid, &ws, killWait); err != nil || pid != c.pid {
+		unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0)
+		wait4(c.pid, &ws, killWait)
+	}
+	unix.Close(c.pidfd)
+	c.pid, c.pidfd = r.init, r.pidfd
+	r.pidfd = -1
+	return nil
+}
+
+// enter replaces the directories by what CRIU sees of them in its mount namespace.
+func (r *restoration) enter(pid int) error {
+	images, err := r.images.As(pid)
+	if err != nil {
+		return err
+	}
+	work := images
+	if r.work != r.images {
+		if work, err = r.work.As(pid); err != nil {
+			images.Close()
+			return err
+		}
+	}
+	r.closeImages()
+	r.images, r.work = images, work
+	return nil
+}
+
+// request is fixed but for the caller's options and what the config says.
+func (r *restoration) request(c *creation) (*rpc.CriuOpts, error) {
+	o := imageRequest(&r.opts.ImageOptions, r.images, r.work, "restore.log")
+	o.Root = &c.facts.Rootfs
+	o.RstSibling = new(true)
+	var err error
+	if o.ExtMnt, err = hostMounts(r.plan); err != nil {
+		return nil, err
+	}
+	o.InheritFd = inherited(r.descriptors)
+	for i, name := range r.names {
+		o.InheritFd = append(o.InheritFd, inherit1(name, 4+i))
+	}
+	if r.opts.CgroupsMode != "ignore" {
+		// The cgroups of the images lie below that of the container, in which CRIU is.
+		if o.CgRoot, err = cgroupRoots(c.pid); err != nil {
+			return nil, err
+		}
+	}
+	if s := r.opts.LSMProfile; s != "" {
+		o.LsmProfile = &s
+	}
+	if s := r.opts.LSMMountContext; s != "" {
+		o.LsmMountContext = &s
+	}
+	return &o, nil
+}
+
+// cgroupRoots are the cgroups of a process, in the form of CRIU.
+func cgroupRoots(pid int) ([]*rpc.CgroupRoot, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return nil, fmt.Errorf("read the cgroups of CRIU: %w", err)
+	}
+	var list []*rpc.CgroupRoot
+	for line := range strings.Lines(string(data)) {
+		_, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		ctrl, dir, ok := strings.Cut(rest, ":")
+		if ok {
+			list = append(list, &rpc.CgroupRoot{Ctrl: &ctrl, Path: &dir})
+		}
+	}
+	return list, nil
+}
+
+// event answers CRIU at its steps. It has read the images, which are hostile, but its own words are believed.
+func (r *restoration) event(c *creation, e criu.Event) error {
+	switch e.Name {
+	case "setup-namespaces":
+		if err := r.born(e.Pid); err != nil {
+			return err
+		}
+		if h := c.spec.Hooks; h != nil && (len(h.Prestart) > 0 || len(h.CreateRuntime) > 0) { //nolint:staticcheck // prestart is deprecated, not gone
+			return c.hostHooks(e.Pid)
+		}
+	case "post-restore":
+		return r.born(e.Pid)
+	case "orphan-pts-master":
+		if e.FD < 0 {
+			return errors.New("read CRIU: no descriptor came with the terminal")
+		}
+		if p := c.spec.Process; p == nil || !p.Terminal {
+			return errors.New("the images have a terminal, and config.json has none at /process/terminal")
+		}
+		return c.deliverConsole(e.FD)
+	case "pre-resume":
+		// CRIU no longer gives up by itself; until it is answered all processes are stopped.
+		err := r.confirm(c)
+		if err != nil {
+			// CRIU with them: until it is gone nobody else can reap what it traces.
+			c.cg.Kill()
+			r.kill()
+		}
+		return err
+	}
+	return nil
+}
+
+// born notes the container's first process.
+func (r *restoration) born(pid int) error {
+	if r.init != 0 {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("open pidfd of process %d: %w", pid, err)
+	}
+	if err := unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("read CRIU: process %d is not a child of rt", pid)
+	}
+	r.init, r.pidfd = pid, fd
+	return nil
+}
+
+// confirm makes sure that the processes are those of such a container, and then makes it one.
+func (r *restoration) confirm(c *creation) error {
+	if r.init == 0 {
+		return errors.New("read CRIU: it has not said which process is the first")
+	}
+	if err := r.verify(c); err != nil {
+		return err
+	}
+	fault("restore.verified")
+	if err := c.interrupted(nil); err != nil {
+		return err
+	}
+	if err := c.complete(r.init); err != nil {
+		return err
+	}
+	if err := c.dir.Save(&c.rec); err != nil {
+		return err
+	}
+	r.verified = true
+	r.conn.Interrupt = 0 // from here on signals are the program's
+	return nil
+}
+
+// kill ends the container's first process, if there is one.
+func (r *restoration) kill() {
+	if r.pidfd < 0 {
+		return
+	}
+	unix.PidfdSendSignal(r.pidfd, unix.SIGKILL, nil, 0)
+	var ws unix.WaitStatus
+	wait4(r.init, &ws, killWait)
+}
+
+// hostIDs are the ids of a map in the form of /proc/PID/uid_map.
+func hostIDs(m []specs.LinuxIDMapping) string {
+	var b strings.Builder
+	for _, e := range m {
+		fmt.Fprintf(&b, "%d %d %d\n", e.ContainerID, e.HostID, e.Size)
+	}
+	return b.String()
+}
