@@ -6,37 +6,28 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"rt/integration/ground"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
-// criuDir is the directory of a criu that runs here.
-var criuDir = sync.OnceValues(func() (string, error) {
-	if lane == "vm" {
-		return "/usr/sbin", nil // that of the machine
-	}
-	out, err := exec.Command("lanes/criu").Output()
-	return strings.TrimSpace(string(out)), err
-})
-
 // needCRIU makes b's commands find CRIU.
 func (b *box) needCRIU() {
 	b.t.Helper()
-	if lane == "uml" {
-		b.t.Skip("CRIU needs netlink sockets that user-mode Linux does not have; it runs in the other lanes")
-	}
-	dir, err := criuDir()
+	dir, why, err := ground.CRIU("lanes")
 	b.must(err)
+	if why != "" {
+		b.t.Skip(why)
+	}
 	b.env = append(b.env, "PATH="+dir+":"+os.Getenv("PATH"))
 }
 

@@ -104,17 +104,10 @@ func (c *Container) Checkpoint(o CheckpointOptions) error {
 		}
 		return err
 	}
-	if o.PreDump {
+	if o.PreDump || o.LeaveRunning {
 		return nil
-	}
-	fault("checkpoint.dumped")
-	if err := d.images.SaveDescriptors(d.descriptors); err != nil {
-		return err
 	}
 	fault("checkpoint.done")
-	if o.LeaveRunning {
-		return nil
-	}
 	return c.delete(&DeleteOptions{Force: true, Warn: o.Warn})
 }
 
@@ -129,6 +122,7 @@ type dump struct {
 	work        *criu.Images
 	descriptors []string
 	req         rpc.CriuOpts
+	saved       bool // the images are complete
 }
 
 func (d *dump) close() {
@@ -209,7 +203,6 @@ func (d *dump) freezer() (*string, error) {
 
 // run has CRIU do it.
 func (d *dump) run() error {
-	c := d.container
 	frozen, err := d.manager.Frozen()
 	if err != nil {
 		return err
@@ -242,6 +235,12 @@ func (d *dump) run() error {
 	if err != nil {
 		return fmt.Errorf("start CRIU: %w", err)
 	}
+	if conn.Pidfd, err = unix.PidfdOpen(cmd.Process.Pid, 0); err != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		return fmt.Errorf("open pidfd of CRIU: %w", err)
+	}
+	defer unix.Close(conn.Pidfd)
 	conn.Interrupt = d.signals.FD()
 	if !d.opts.LazyPages {
 		conn.Wait = patience(criuWait)
@@ -262,23 +261,48 @@ func (d *dump) run() error {
 	if err == nil {
 		return nil
 	}
-	if failed, ok := errors.AsType[*criu.Failed](err); ok {
+	failed, answered := errors.AsType[*criu.Failed](err)
+	if d.saved && !answered && !d.opts.LeaveRunning {
+		// CRIU was about to end the processes, and may have begun with it. They are in the images, so what is left to
+		// do is to delete the container.
+		d.opts.Warn(err.Error())
+		return nil
+	}
+	if answered {
 		failed.Log = d.work.LogErrors("dump.log", 3)
 	} else if errors.Is(err, criu.ErrEnded) {
 		if text := firstLine(words); text != "" {
 			err = fmt.Errorf("%w: %s", err, text)
 		}
 	}
+	if derr := d.images.DropDescriptors(); derr != nil {
+		d.opts.Warn(derr.Error())
+	}
 	if now, ferr := d.manager.Frozen(); ferr == nil && now && !frozen {
 		if terr := d.manager.Thaw(); terr != nil {
 			d.opts.Warn(terr.Error())
 		}
 	}
-	return fmt.Errorf("checkpoint container %q: %w", c.ID(), err)
+	return fmt.Errorf("checkpoint container %q: %w", d.container.ID(), err)
 }
 
+// event answers CRIU at its steps.
 func (d *dump) event(e criu.Event) error {
-	if e.Name == "status-ready" && d.opts.StatusFD >= 0 {
+	switch e.Name {
+	case "post-dump":
+		// All is written, and CRIU ends the processes next, or lets them go on.
+		if d.opts.PreDump {
+			return nil
+		}
+		fault("checkpoint.dumped")
+		if err := d.images.SaveDescriptors(d.descriptors); err != nil {
+			return err
+		}
+		d.saved = true
+	case "status-ready":
+		if d.opts.StatusFD < 0 {
+			return nil
+		}
 		if _, err := unix.Write(d.opts.StatusFD, []byte{0}); err != nil {
 			return fmt.Errorf("write to --status-fd %d: %w", d.opts.StatusFD, err)
 		}

@@ -192,7 +192,7 @@ func (r *restoration) run(c *creation) error {
 	if err != nil {
 		return err
 	}
-	r.conn.Interrupt, r.conn.Wait = c.signals.FD(), patience(criuWait)
+	r.conn.Pidfd, r.conn.Interrupt, r.conn.Wait = c.pidfd, c.signals.FD(), patience(criuWait)
 	r.conn.Progress = r.work.Size
 	typ := rpc.CriuReqType_RESTORE
 	_, err = r.conn.Do(&rpc.CriuReq{Type: &typ, Opts: req}, func(e criu.Event) error { return r.event(c, e) })

@@ -68,6 +68,8 @@ func (e *Failed) Error() string {
 // Conn is the caller's end of a connection with one CRIU.
 type Conn struct {
 	fd int
+	// Pidfd is CRIU's, the caller's: processes that it makes hold its end of the connection too.
+	Pidfd int
 	// Interrupt is a descriptor that ends Do when it becomes readable; 0 for none.
 	Interrupt int
 	// Wait is how long CRIU may go without progress; 0 for ever.
@@ -82,7 +84,7 @@ func Pair() (c *Conn, peer int, err error) {
 	if err != nil {
 		return nil, -1, fmt.Errorf("create socket to CRIU: %w", err)
 	}
-	return &Conn{fd: ends[0]}, ends[1], nil
+	return &Conn{fd: ends[0], Pidfd: -1}, ends[1], nil
 }
 
 // Close lets CRIU end.
@@ -230,7 +232,7 @@ func (c *Conn) await() error {
 	var last int64
 	since := time.Now()
 	for {
-		p := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}, {Fd: -1, Events: unix.POLLIN}}
+		p := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}, {Fd: -1, Events: unix.POLLIN}, {Fd: int32(c.Pidfd), Events: unix.POLLIN}}
 		if c.Interrupt > 0 {
 			p[1].Fd = int32(c.Interrupt)
 		}
@@ -242,6 +244,8 @@ func (c *Conn) await() error {
 			return nil
 		case p[1].Revents != 0:
 			return ErrInterrupted
+		case p[2].Revents != 0:
+			return ErrEnded
 		}
 		if c.Progress != nil {
 			if now := c.Progress(); now != last {

@@ -1,0 +1,20 @@
+package ground
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+)
+
+// CRIU is a directory with a program criu that runs here; why it is "" is said instead where there can be none. lanes is the
+// path of the directory integration/lanes.
+func CRIU(lanes string) (dir, why string, err error) {
+	switch os.Getenv("RT_LANE") {
+	case "uml":
+		return "", "CRIU needs netlink sockets that user-mode Linux does not have; it runs in the other lanes", nil
+	case "vm":
+		return "/usr/sbin", "", nil // that of the machine
+	}
+	out, err := exec.Command(lanes + "/criu").Output()
+	return strings.TrimSpace(string(out)), "", err
+}
