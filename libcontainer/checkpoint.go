@@ -42,6 +42,9 @@ type ImageOptions struct {
 	LazyPages bool
 }
 
+// logInfo is the level of CRIU's log. One more, and images that have been cut off fill the disk with it.
+const logInfo = 3
+
 // CheckpointOptions are the options of Container.Checkpoint.
 type CheckpointOptions struct {
 	ImageOptions
@@ -226,7 +229,7 @@ func (d *dump) run() error {
 	cmd := &exec.Cmd{
 		Path: d.program, Args: criu.Args(3), Dir: "/", Env: criu.Environment, ExtraFiles: []*os.File{end},
 		Stdout: words, Stderr: words,
-		// A terminal's signals are rt's to answer.
+		// A terminal's signals are rt's to answer; and one signal is to end it and all its children.
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}
 	fault("checkpoint.criu")
@@ -253,8 +256,8 @@ func (d *dump) run() error {
 	_, err = conn.Do(&rpc.CriuReq{Type: &typ, Opts: &d.req}, d.event)
 	conn.Close()
 	if err != nil {
-		// Its tracees go on when it dies.
-		cmd.Process.Kill()
+		// Its tracees go on when it dies. The process that traces them is a child of the one that rt knows.
+		unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 	}
 	// After a pre-dump it waits for the dump, and calls the end of the connection an error.
 	cmd.Wait()
@@ -376,7 +379,7 @@ func openImages(o *ImageOptions, create bool) (images, work *criu.Images, err er
 func imageRequest(o *ImageOptions, images, work *criu.Images, log string) rpc.CriuOpts {
 	r := rpc.CriuOpts{
 		ImagesDirFd: int32p(images.FD()), WorkDirFd: int32p(work.FD()),
-		LogLevel: int32p(4), LogFile: &log, ConfigFile: criu.HostConfig(),
+		LogLevel: int32p(logInfo), LogFile: &log, ConfigFile: criu.HostConfig(),
 		NotifyScripts: new(true), EvasiveDevices: new(true), OrphanPtsMaster: new(true),
 		TcpEstablished: &o.TCPEstablished, ExtUnixSk: &o.ExtUnixSk, ShellJob: &o.ShellJob, FileLocks: &o.FileLocks,
 		AutoDedup: &o.AutoDedup, LazyPages: &o.LazyPages,

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"rt/libcontainer/cgroup"
 	"rt/libcontainer/criu"
 	"rt/libcontainer/plan"
 
@@ -193,7 +194,7 @@ func (r *restoration) run(c *creation) error {
 		return err
 	}
 	r.conn.Pidfd, r.conn.Interrupt, r.conn.Wait = c.pidfd, c.signals.FD(), patience(criuWait)
-	r.conn.Progress = r.work.Size
+	r.conn.Progress = func() int64 { return bytesRead(c.cg) }
 	typ := rpc.CriuReqType_RESTORE
 	_, err = r.conn.Do(&rpc.CriuReq{Type: &typ, Opts: req}, func(e criu.Event) error { return r.event(c, e) })
 	if err != nil {
@@ -362,6 +363,25 @@ func (r *restoration) kill() {
 	unix.PidfdSendSignal(r.pidfd, unix.SIGKILL, nil, 0)
 	var ws unix.WaitStatus
 	wait4(r.init, &ws, killWait)
+}
+
+// bytesRead is how much all processes of a cgroup have read: what CRIU does longest is to fill their memory. That of
+// images that have been cut off it looks for without end.
+func bytesRead(m cgroup.Manager) (sum int64) {
+	pids, err := m.Pids()
+	if err != nil {
+		return 0
+	}
+	for _, pid := range pids {
+		data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/io") // proc_pid_io(5)
+		if err != nil {
+			continue
+		}
+		line, _, _ := strings.Cut(string(data), "\n")
+		n, _ := strconv.ParseInt(strings.TrimPrefix(line, "rchar: "), 10, 64)
+		sum += n
+	}
+	return sum
 }
 
 // hostIDs are the ids of a map in the form of /proc/PID/uid_map.

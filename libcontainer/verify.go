@@ -294,36 +294,51 @@ func (r *restoration) verifyMounts(c *creation) error {
 			}
 		}
 	}
-	types := []string{"tmpfs", "devpts"}
+	points := map[string]string{} // what the plan covers, with the type of a file system that it mounts there
 	for i := range r.plan.Ops {
-		if op := &r.plan.Ops[i]; op.Kind == plan.KindMount || op.Kind == plan.KindMountOld {
-			types = append(types, op.Data[0].String)
+		op := &r.plan.Ops[i]
+		if target := targetOf(op); target != "" {
+			fstype := ""
+			if op.Kind == plan.KindMount || op.Kind == plan.KindMountOld {
+				fstype = op.Data[0].String
+			}
+			points[path.Clean("/"+target)] = fstype
 		}
-	}
-	points := map[string]bool{}
-	for i := range r.plan.Ops {
-		points[path.Clean("/"+targetOf(&r.plan.Ops[i]))] = true
 	}
 	mayMount := confinementOf(r.plan).mayMount()
 	for _, m := range inside {
 		o := originOf(m)
+		fstype, covered := points[m.Mountpoint]
 		var right bool
 		switch {
 		case slices.ContainsFunc(shown, func(s origin) bool { return s.holds(o) }):
 			right = true // the config shows this part of the host's
+		case covered && fstype == m.FSType:
+			right = true
 		case kernelOwn(m.FSType):
 			// Every instance shows what belongs to a namespace, maybe the host's.
-			right = mayMount || points[m.Mountpoint] || points[path.Dir(m.Mountpoint)]
+			right = mayMount || covered
 		default:
-			right = slices.Contains(types, m.FSType) && !host.has(o)
+			right = (m.FSType == "tmpfs" || m.FSType == "devpts") && !host.has(o)
 		}
 		if !right {
 			return fmt.Errorf("/mounts: %s of type %s is mounted at %q besides", path.Join(m.Source, m.Root), m.FSType, m.Mountpoint)
 		}
 	}
+	slots := map[int32]string{} // what is mounted from one, by its target
 	for i := range r.plan.Ops {
 		op := &r.plan.Ops[i]
-		if err := verifyCover(inside, root, op); err != nil {
+		target, readonly := targetOf(op), op.Kind == plan.KindReadonly || op.Kind != plan.KindMask && op.Num[0]&unix.MOUNT_ATTR_RDONLY != 0
+		switch op.Kind {
+		case plan.KindMount:
+			slots[op.Slot] = target
+		case plan.KindSetattr:
+			target = slots[op.Slot]
+		}
+		if target == "" {
+			continue
+		}
+		if err := verifyCover(inside, root, op.Kind, target, readonly); err != nil {
 			return fmt.Errorf("%s: %w", op.Origin, err)
 		}
 	}
@@ -362,15 +377,10 @@ func targetOf(op *plan.Op) string {
 	return ""
 }
 
-// verifyCover checks what one operation of the plan has covered.
-func verifyCover(inside tree, root int, op *plan.Op) error {
-	target := targetOf(op)
-	if target == "" {
-		return nil
-	}
-	readonly := op.Kind == plan.KindReadonly || op.Kind != plan.KindMask && op.Num[0]&unix.MOUNT_ATTR_RDONLY != 0
+// verifyCover checks what an operation has put at a target.
+func verifyCover(inside tree, root int, kind plan.Kind, target string, readonly bool) error {
 	fd, err := openInRoot(root, target)
-	if err == unix.ENOENT && (op.Kind == plan.KindMask || op.Kind == plan.KindReadonly) {
+	if err == unix.ENOENT && (kind == plan.KindMask || kind == plan.KindReadonly) {
 		return nil
 	}
 	if err != nil {
@@ -385,7 +395,7 @@ func verifyCover(inside tree, root int, op *plan.Op) error {
 	if readonly && fs.Flags&unix.ST_RDONLY == 0 {
 		return fmt.Errorf("%q is writable", target)
 	}
-	if op.Kind == plan.KindMask {
+	if kind == plan.KindMask {
 		null := st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
 		empty := st.Mode&unix.S_IFMT == unix.S_IFDIR && fs.Type == unix.TMPFS_MAGIC && fs.Flags&unix.ST_RDONLY != 0
 		if !null && !empty {
@@ -393,7 +403,7 @@ func verifyCover(inside tree, root int, op *plan.Op) error {
 		}
 		return nil
 	}
-	if op.Kind == plan.KindReadonly || op.Kind == plan.KindRootattr {
+	if kind == plan.KindReadonly || kind == plan.KindRootattr {
 		return nil
 	}
 	m, err := inside.lookIn(root, target)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -95,6 +96,7 @@ func TestF08CheckpointKilled(t *testing.T) {
 				}
 				b.ok("delete", "--force", b.id)
 				b.clean()
+				b.must(eventually(limit, b.noCRIU))
 				if point == "checkpoint.done" {
 					b.restored()
 				} else {
@@ -103,6 +105,18 @@ func TestF08CheckpointKilled(t *testing.T) {
 			})
 		}
 	}
+}
+
+// noCRIU is an error that names a process which is at work in the directory of the images. Nobody would know of it.
+func (b *box) noCRIU() error {
+	list, err := filepath.Glob("/proc/[0-9]*/cwd")
+	b.must(err)
+	for _, cwd := range list {
+		if dir, err := os.Readlink(cwd); err == nil && strings.HasPrefix(dir, b.path("images")) {
+			return fmt.Errorf("left: %s in %s", cwd, dir)
+		}
+	}
+	return nil
 }
 
 // When CRIU is killed at work the container goes on, and is not left frozen.
@@ -121,6 +135,7 @@ func TestF08CRIUKilled(t *testing.T) {
 			}
 			failed++
 			r.failed(t, "CRIU ended without an answer")
+			b.must(eventually(limit, b.noCRIU))
 			b.is("running")
 			b.alone(pid)
 			b.ok("exec", b.id, "true")
@@ -199,6 +214,7 @@ func TestF10CRIUStops(t *testing.T) {
 			}
 			pid := b.start()
 			if silent(b.images(stop, "", "checkpoint", b.id).end(t)) {
+				b.must(eventually(limit, b.noCRIU))
 				b.is("running")
 				b.alone(pid)
 				b.ok("exec", b.id, "true")

@@ -325,19 +325,3 @@ func openPTY(t *testing.T) (ptmx, tty *os.File) {
 	}
 	return ptmx, tty
 }
-
-// There is no checkpoint and no restore, so nothing reads an image. When there is, this test is to
-// be replaced by what S36 asks for: links among the image's files, changed metadata, a truncated image.
-func TestS36NothingReadsAnImage(t *testing.T) {
-	t.Parallel()
-	b := newBox(t)
-	image := filepath.Join(b.dir, "image")
-	b.must(os.Mkdir(image, 0o755))
-	b.must(os.Symlink(b.decoy("descriptors.json", "[]"), filepath.Join(image, "descriptors.json")))
-	for _, command := range []string{"checkpoint", "restore"} {
-		r := b.rt(command, "--image-path", image, b.id)
-		if r.code != 3 || !strings.Contains(r.err, "No help topic for '"+command+"'") {
-			t.Errorf("%v; expected no such command", r)
-		}
-	}
-}

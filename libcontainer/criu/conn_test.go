@@ -1,0 +1,632 @@
+package criu
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/checkpoint-restore/go-criu/v8/rpc"
+	"golang.org/x/sys/unix"
+)
+
+// fake is a CRIU whose side of the conversation a test writes down.
+type fake struct {
+	t    *testing.T
+	fd   int
+	over chan struct{} // closed at the end of the test
+}
+
+// talk gives the connection with a CRIU that says what say has it say, and hangs up after that.
+func talk(t *testing.T, say func(*fake)) *Conn {
+	t.Helper()
+	c, peer, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{t, peer, make(chan struct{})}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer unix.Close(peer)
+		say(f)
+	}()
+	t.Cleanup(func() { close(f.over); c.Close(); <-done })
+	return c
+}
+
+// check ends the conversation on an error.
+func (f *fake) check(err error) {
+	if err != nil {
+		f.t.Error("CRIU:", err)
+		runtime.Goexit()
+	}
+}
+
+// await waits for c, or for the end of the test.
+func (f *fake) await(c <-chan struct{}) {
+	select {
+	case <-c:
+	case <-f.over:
+	}
+}
+
+// hear takes what rt sends.
+func (f *fake) hear() *rpc.CriuReq {
+	b := make([]byte, 1<<16)
+	n, _, err := unix.Recvfrom(f.fd, b, 0)
+	if err == nil && n == 0 {
+		err = errors.New("hung up on")
+	}
+	f.check(err)
+	req := new(rpc.CriuReq)
+	f.check(req.UnmarshalVT(b[:n]))
+	return req
+}
+
+// raw sends bytes, with descriptors of which nothing stays here.
+func (f *fake) raw(b []byte, fds ...int) {
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	err := unix.Sendmsg(f.fd, b, oob, nil, unix.MSG_NOSIGNAL)
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	f.check(err)
+}
+
+// tell sends an answer.
+func (f *fake) tell(resp *rpc.CriuResp, fds ...int) {
+	b, err := resp.MarshalVT()
+	f.check(err)
+	f.raw(b, fds...)
+}
+
+// notify sends an event.
+func (f *fake) notify(name string, pid int32, fds ...int) {
+	n := &rpc.CriuNotify{Script: &name}
+	if pid != 0 {
+		n.Pid = &pid
+	}
+	f.tell(&rpc.CriuResp{Type: rpc.CriuReqType_NOTIFY.Enum(), Success: new(true), Notify: n}, fds...)
+}
+
+// answered expects the answer to an event.
+func (f *fake) answered(ok bool) {
+	req := f.hear()
+	if req.GetType() != rpc.CriuReqType_NOTIFY || req.NotifySuccess == nil || req.GetNotifySuccess() != ok {
+		f.t.Errorf("CRIU: its event was answered %s %v, expected NOTIFY %v", req.GetType(), req.GetNotifySuccess(), ok)
+	}
+}
+
+// result is the last answer to a request.
+func result(typ rpc.CriuReqType, ok bool) *rpc.CriuResp {
+	return &rpc.CriuResp{Type: &typ, Success: &ok}
+}
+
+func request(typ rpc.CriuReqType) *rpc.CriuReq { return &rpc.CriuReq{Type: &typ} }
+
+var dump = request(rpc.CriuReqType_DUMP)
+
+func dumped() *rpc.CriuResp { return result(rpc.CriuReqType_DUMP, true) }
+
+func marshal(t *testing.T, resp *rpc.CriuResp) []byte {
+	t.Helper()
+	b, err := resp.MarshalVT()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// noEvent is a handler for conversations without an event.
+func noEvent(t *testing.T) func(Event) error {
+	return func(e Event) error {
+		t.Error("an event that was not sent:", e)
+		return nil
+	}
+}
+
+// pipe gives the end to write to, for somebody else, and one that is to be hung up on.
+func pipe(t *testing.T) (kept, given int) {
+	t.Helper()
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(p[0]) })
+	return p[0], p[1]
+}
+
+// isClosed says whether nobody has the other end of a pipe any more, and waits for that as long as it may
+// take. Numbers of descriptors would not do: other tests open some meanwhile.
+func isClosed(kept int, wait time.Duration) bool {
+	p := []unix.PollFd{{Fd: int32(kept), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(p, int(wait.Milliseconds()))
+		if err != unix.EINTR {
+			return err == nil && p[0].Revents&unix.POLLHUP != 0
+		}
+	}
+}
+
+// soon is for a descriptor that the fake is about to close, as it has been sent.
+const soon = 10 * time.Second
+
+func TestDo(t *testing.T) {
+	t.Parallel()
+	c := talk(t, func(f *fake) {
+		req := f.hear()
+		if req.GetType() != rpc.CriuReqType_RESTORE || req.GetOpts().GetLogFile() != "restore.log" {
+			f.t.Error("CRIU was asked", req)
+		}
+		f.notify("setup-namespaces", 42)
+		f.answered(true)
+		f.notify("post-restore", 0)
+		f.answered(true)
+		r := result(rpc.CriuReqType_RESTORE, true)
+		r.Restore = &rpc.CriuRestoreResp{Pid: new(int32(42))}
+		f.tell(r)
+	})
+	var events []Event
+	req := request(rpc.CriuReqType_RESTORE)
+	req.Opts = &rpc.CriuOpts{ImagesDirFd: new(int32(5)), LogFile: new("restore.log")}
+	resp, err := c.Do(req, func(e Event) error {
+		events = append(events, e)
+		return nil
+	})
+	if err != nil || resp.GetRestore().GetPid() != 42 {
+		t.Error(resp, err)
+	}
+	want := []Event{{"setup-namespaces", 42, -1}, {"post-restore", 0, -1}}
+	if !slices.Equal(events, want) {
+		t.Errorf("events %+v, expected %+v", events, want)
+	}
+}
+
+// An error of the handler's is what Do returns, whatever CRIU makes of it.
+func TestHandlerError(t *testing.T) {
+	t.Parallel()
+	refused := errors.New("refused")
+	begin := func(f *fake) {
+		f.hear()
+		f.notify("first", 1)
+		f.answered(false)
+	}
+	for _, row := range []struct {
+		name   string
+		say    func(*fake)
+		events string
+	}{
+		{"hang up", begin, "first"},
+		{"hang up before the answer", func(f *fake) { f.hear(); f.notify("first", 1) }, "first"},
+		{"failure", func(f *fake) { begin(f); f.tell(result(rpc.CriuReqType_DUMP, false)) }, "first"},
+		{"success all the same", func(f *fake) { begin(f); f.tell(dumped()) }, "first"},
+		{"another type", func(f *fake) { begin(f); f.tell(result(rpc.CriuReqType_RESTORE, true)) }, "first"},
+		{"garbage", func(f *fake) { begin(f); f.raw([]byte("\xff\xff\xff")) }, "first"},
+		{"another event", func(f *fake) {
+			begin(f)
+			f.notify("second", 1)
+			f.answered(true)
+			f.notify("third", 1)
+			f.answered(false)
+			f.tell(result(rpc.CriuReqType_DUMP, false))
+		}, "first second third"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			hungUp := make(chan struct{})
+			c := talk(t, func(f *fake) {
+				defer close(hungUp)
+				row.say(f)
+				unix.Shutdown(f.fd, unix.SHUT_RDWR)
+			})
+			var events []string
+			resp, err := c.Do(dump, func(e Event) error {
+				events = append(events, e.Name)
+				switch {
+				case row.name == "hang up before the answer":
+					<-hungUp
+					return refused
+				case e.Name == "first":
+					return refused
+				case e.Name == "third":
+					return errors.New("refused once more")
+				}
+				return nil
+			})
+			if resp != nil || err != refused {
+				t.Errorf("got %v, %v", resp, err)
+			}
+			if got := strings.Join(events, " "); got != row.events {
+				t.Errorf("events %q, expected %q", got, row.events)
+			}
+		})
+	}
+}
+
+func TestFailed(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		asked, answered rpc.CriuReqType
+		errno           *int32
+		log             []string
+		want            string
+	}{
+		{rpc.CriuReqType_DUMP, rpc.CriuReqType_DUMP, new(int32(22)), nil, "criu failed: type DUMP errno 22"},
+		{rpc.CriuReqType_DUMP, rpc.CriuReqType_DUMP, nil, nil, "criu failed: type DUMP errno 0"},
+		{rpc.CriuReqType_PRE_DUMP, rpc.CriuReqType_PRE_DUMP, new(int32(3)), []string{"a", "b: c"}, "criu failed: type PRE_DUMP errno 3: a: b: c"},
+		// What CRIU cannot even read it answers so.
+		{rpc.CriuReqType_RESTORE, rpc.CriuReqType_EMPTY, new(int32(74)), nil, "criu failed: type RESTORE errno 74"},
+	} {
+		t.Run(row.want, func(t *testing.T) {
+			t.Parallel()
+			c := talk(t, func(f *fake) {
+				f.hear()
+				r := result(row.answered, false)
+				r.CrErrno = row.errno
+				f.tell(r)
+			})
+			resp, err := c.Do(request(row.asked), noEvent(t))
+			failed, ok := errors.AsType[*Failed](err)
+			if !ok || resp != nil {
+				t.Fatalf("got %v, %T %v", resp, err, err)
+			}
+			if failed.Log != nil {
+				t.Error("a log that nobody has read:", failed.Log)
+			}
+			failed.Log = row.log
+			if got := err.Error(); got != row.want {
+				t.Errorf("got %q", got)
+			}
+			if failed.Type != row.asked.String() || row.errno != nil && failed.Errno != *row.errno {
+				t.Errorf("got %+v", failed)
+			}
+		})
+	}
+}
+
+// The ptmx of a container is the handler's until it returns, and nobody's when CRIU goes on.
+func TestDescriptor(t *testing.T) {
+	t.Parallel()
+	kept, given := pipe(t)
+	c := talk(t, func(f *fake) {
+		f.hear()
+		f.notify("orphan-pts-master", 0, given)
+		f.answered(true)
+		if !isClosed(kept, 0) {
+			f.t.Error("the descriptor is open after its event")
+		}
+		f.tell(dumped())
+	})
+	got := -1
+	_, err := c.Do(dump, func(e Event) error {
+		got = e.FD
+		if e.Name != "orphan-pts-master" {
+			t.Error("event", e.Name)
+		}
+		if flags, err := unix.FcntlInt(uintptr(e.FD), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			t.Error("a program that rt starts would get the descriptor:", flags, err)
+		}
+		_, err := unix.Write(e.FD, []byte("hello"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 10)
+	if n, err := unix.Read(kept, b); err != nil || string(b[:n]) != "hello" {
+		t.Errorf("through descriptor %d came %q, %v", got, b[:max(n, 0)], err)
+	}
+}
+
+// Descriptors that nobody asked for are closed.
+func TestExtraDescriptors(t *testing.T) {
+	t.Parallel()
+	ok := marshal(t, dumped())
+	for _, row := range []struct {
+		name   string
+		say    func(f *fake, fds []int)
+		number int
+		fails  bool
+	}{
+		{"event with four", func(f *fake, fds []int) { f.notify("orphan-pts-master", 0, fds...); f.answered(true); f.tell(dumped()) }, 4, false},
+		{"event with more than fit", func(f *fake, fds []int) { f.notify("orphan-pts-master", 0, fds...) }, 20, true},
+		{"event that is refused", func(f *fake, fds []int) { f.notify("refuse", 0, fds...); f.answered(false); f.tell(dumped()) }, 2, true},
+		{"result", func(f *fake, fds []int) { f.tell(dumped(), fds...) }, 3, false},
+		{"failure", func(f *fake, fds []int) { f.tell(result(rpc.CriuReqType_DUMP, false), fds...) }, 1, true},
+		{"another type", func(f *fake, fds []int) { f.tell(result(rpc.CriuReqType_RESTORE, true), fds...) }, 1, true},
+		{"garbage", func(f *fake, fds []int) { f.raw([]byte("\xff\xff\xff"), fds...) }, 2, true},
+		{"oversized", func(f *fake, fds []int) { f.raw(padded(ok, maxAnswer+2), fds...) }, 2, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			var kept, given []int
+			for range row.number {
+				k, g := pipe(t)
+				kept, given = append(kept, k), append(given, g)
+			}
+			c := talk(t, func(f *fake) { f.hear(); row.say(f, given) })
+			_, err := c.Do(dump, func(e Event) error {
+				if e.FD < 0 || isClosed(kept[0], 0) {
+					t.Error("the handler has no descriptor:", e.FD)
+				}
+				for i, k := range kept[1:] {
+					if !isClosed(k, soon) {
+						t.Errorf("descriptor %d of %d is open meanwhile", 1+i, row.number)
+					}
+				}
+				if e.Name == "refuse" {
+					return errors.New("refused")
+				}
+				return nil
+			})
+			if (err != nil) != row.fails {
+				t.Error(err)
+			}
+			for i, k := range kept {
+				if !isClosed(k, soon) {
+					t.Errorf("descriptor %d of %d is open", i, row.number)
+				}
+			}
+		})
+	}
+}
+
+// padded is a message made longer by fields that CRIU might have in years to come, of two bytes each:
+// so it is one wherever it may be cut.
+func padded(msg []byte, size int) []byte {
+	return append(slices.Clone(msg), bytes.Repeat([]byte{15 << 3, 0}, (size-len(msg))/2)...)
+}
+
+func TestEnded(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		say  func(*fake)
+	}{
+		{"after the request", func(f *fake) { f.hear() }},
+		// The kernel has another error for that.
+		{"with the request unread", func(f *fake) {
+			_, _, err := unix.Recvfrom(f.fd, make([]byte, 1), unix.MSG_PEEK)
+			f.check(err)
+		}},
+		{"after an event", func(f *fake) { f.hear(); f.notify("network-lock", 1); f.answered(true) }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			c := talk(t, row.say)
+			if resp, err := c.Do(dump, func(Event) error { return nil }); resp != nil || err != ErrEnded {
+				t.Errorf("got %v, %v", resp, err)
+			}
+		})
+	}
+	// The processes that it has made keep its end of the connection open.
+	t.Run("without hanging up", func(t *testing.T) {
+		t.Parallel()
+		c := silent(t)
+		c.Pidfd = eventfd(t, 1) // a pidfd is as readable
+		if resp, err := c.Do(dump, noEvent(t)); resp != nil || err != ErrEnded {
+			t.Errorf("got %v, %v", resp, err)
+		}
+	})
+	t.Run("after the answer", func(t *testing.T) {
+		t.Parallel()
+		c := talk(t, func(f *fake) { f.tell(dumped()); f.hear() })
+		c.Pidfd = eventfd(t, 1)
+		waitReadable(t, c.fd)
+		if resp, err := c.Do(dump, noEvent(t)); err != nil || !resp.GetSuccess() {
+			t.Errorf("got %v, %v", resp, err)
+		}
+	})
+	t.Run("before the request", func(t *testing.T) {
+		t.Parallel()
+		c, peer, err := Pair()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		unix.Close(peer)
+		if resp, err := c.Do(dump, noEvent(t)); resp != nil || err != ErrEnded {
+			t.Errorf("got %v, %v", resp, err)
+		}
+	})
+}
+
+func TestBadAnswers(t *testing.T) {
+	t.Parallel()
+	ok := marshal(t, dumped())
+	for _, row := range []struct {
+		name   string
+		answer []byte
+		want   string // "": it is good
+	}{
+		{"good", ok, ""},
+		{"with fields of a newer CRIU", padded(ok, 100), ""},
+		{"as long as may be", padded(ok, maxAnswer), ""},
+		{"longer", padded(ok, maxAnswer+2), "more than 65536 bytes"},
+		{"much longer", padded(ok, 2*maxAnswer), "more than 65536 bytes"},
+		{"half", ok[:len(ok)-1], "read CRIU: "},
+		{"without the result", ok[:2], "read CRIU: "},
+		{"garbage", []byte("\xff\xff\xff\xff"), "read CRIU: "},
+		{"text", []byte("criu: cannot\n"), "read CRIU: "},
+		{"another type", marshal(t, result(rpc.CriuReqType_RESTORE, true)), "an answer to RESTORE, expected one to DUMP"},
+		{"unknown type", marshal(t, result(99, true)), "an answer to 99, expected one to DUMP"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			c := talk(t, func(f *fake) { f.hear(); f.raw(row.answer) })
+			resp, err := c.Do(dump, noEvent(t))
+			switch {
+			case row.want == "":
+				if err != nil || !resp.GetSuccess() {
+					t.Error(resp, err)
+				}
+			case resp != nil || err == nil || !strings.Contains(err.Error(), row.want):
+				t.Errorf("got %v, %v, expected an error with %q", resp, err, row.want)
+			}
+		})
+	}
+}
+
+// eventfd is a descriptor that is readable, once something has been written to it.
+func eventfd(t *testing.T, initial uint) int {
+	t.Helper()
+	fd, err := unix.Eventfd(initial, unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+// silent is a CRIU that reads its request and says nothing until the test is over.
+func silent(t *testing.T) *Conn {
+	return talk(t, func(f *fake) { f.hear(); <-f.over })
+}
+
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	t.Run("before", func(t *testing.T) {
+		t.Parallel()
+		c := silent(t)
+		c.Interrupt = eventfd(t, 1)
+		if resp, err := c.Do(dump, noEvent(t)); resp != nil || err != ErrInterrupted {
+			t.Errorf("got %v, %v", resp, err)
+		}
+	})
+	t.Run("meanwhile", func(t *testing.T) {
+		t.Parallel()
+		fd := eventfd(t, 0)
+		c := talk(t, func(f *fake) {
+			f.hear()
+			f.notify("network-lock", 1)
+			f.answered(true)
+			_, err := unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+			f.check(err)
+			<-f.over
+		})
+		c.Interrupt = fd
+		if resp, err := c.Do(dump, func(Event) error { return nil }); resp != nil || err != ErrInterrupted {
+			t.Errorf("got %v, %v", resp, err)
+		}
+	})
+	// Whoever asks CRIU to give up wants to know why.
+	t.Run("after a refusal", func(t *testing.T) {
+		t.Parallel()
+		c := talk(t, func(f *fake) { f.hear(); f.notify("first", 1); f.answered(false); <-f.over })
+		refused := errors.New("refused")
+		if _, err := c.Do(dump, func(Event) error { c.Interrupt = eventfd(t, 1); return refused }); err != refused {
+			t.Error(err)
+		}
+	})
+	// The handler may take it back; what CRIU has said is not lost to it.
+	t.Run("taken back", func(t *testing.T) {
+		t.Parallel()
+		c := talk(t, func(f *fake) {
+			f.notify("pre-resume", 1) // there is no moment without something to read
+			f.hear()
+			f.answered(true)
+			f.tell(dumped())
+		})
+		c.Interrupt = eventfd(t, 1)
+		waitReadable(t, c.fd)
+		if resp, err := c.Do(dump, func(Event) error { c.Interrupt = 0; return nil }); err != nil || !resp.GetSuccess() {
+			t.Error(resp, err)
+		}
+	})
+}
+
+func waitReadable(t *testing.T, fd int) {
+	t.Helper()
+	for {
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, -1)
+		if n == 1 {
+			return
+		}
+		if err != nil && err != unix.EINTR {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	for name, progress := range map[string]func() int64{
+		"no progress known": nil,
+		"none at all":       func() int64 { return 0 },
+		"as it was":         func() int64 { return 7 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := silent(t)
+			c.Wait, c.Progress = time.Second, progress
+			resp, err := c.Do(dump, noEvent(t))
+			if resp != nil || !errors.Is(err, ErrTimeout) || !strings.Contains(fmt.Sprint(err), "no progress for 1s") {
+				t.Errorf("got %v, %v", resp, err)
+			}
+		})
+	}
+	// It has been looked at often enough that it would have been given up, were it not for the progress.
+	t.Run("progress", func(t *testing.T) {
+		t.Parallel()
+		enough := make(chan struct{})
+		c := talk(t, func(f *fake) { f.hear(); f.await(enough); f.tell(dumped()) })
+		looks := int64(0)
+		begin := time.Now()
+		c.Wait = time.Second
+		c.Progress = func() int64 {
+			if looks++; time.Since(begin) > 2*c.Wait && enough != nil {
+				close(enough)
+				enough = nil
+			}
+			return looks
+		}
+		if resp, err := c.Do(dump, noEvent(t)); err != nil || !resp.GetSuccess() {
+			t.Error(resp, err)
+		}
+	})
+	// CRIU may wait for ever, as a server of pages does.
+	t.Run("no limit", func(t *testing.T) {
+		t.Parallel()
+		looked := make(chan struct{}, 1)
+		c := talk(t, func(f *fake) { f.hear(); f.await(looked); f.await(looked); f.tell(dumped()) })
+		c.Progress = func() int64 {
+			select {
+			case looked <- struct{}{}:
+			default:
+			}
+			return 7
+		}
+		if resp, err := c.Do(dump, noEvent(t)); err != nil || !resp.GetSuccess() {
+			t.Error(resp, err)
+		}
+	})
+}
+
+// Only the end that is handed on gets to CRIU, and nothing of it to another program.
+func TestPair(t *testing.T) {
+	t.Parallel()
+	c, peer, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(peer)
+	for _, fd := range []int{c.fd, peer} {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			t.Error(fd, flags, err)
+		}
+	}
+	c.Close()
+	if n, _, err := unix.Recvfrom(peer, make([]byte, 1), 0); n != 0 || err != nil {
+		t.Error("CRIU is not told of the end:", n, err)
+	}
+	c.Close() // may be done again, whoever has the number now
+}
