@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -131,6 +132,8 @@ func TestRestoreGoesOn(t *testing.T) {
 			},
 			see: "CapEff:0000000000000000 NoNewPrivs:1 Seccomp:2",
 		},
+		// Elsewhere CRIU may not look at another user's processes, see below.
+		"user namespace": {edits: []func(*specs.Spec){mapped(map[bool]uint32{true: 100000}[lane == "vm"])}, see: "counted"},
 		"limits": {
 			edits: []func(*specs.Spec){func(s *specs.Spec) {
 				pids := int64(123)
@@ -229,6 +232,111 @@ func cgroupsOf(t *testing.T, pid int) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+// Images of a pre-dump hold the memory that has not changed since.
+func TestRestoreFromPreDump(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, script(counter))
+	b.needCRIU()
+	p, n := b.piped("run", "-d", b.id)
+	p.end()
+	n.next()
+	dir, _, err := ground.CRIU("lanes")
+	b.must(err)
+	if out, err := exec.Command(dir+"/criu", "check", "--feature", "mem_dirty_track").CombinedOutput(); err != nil {
+		b.refused([]string{"criu failed: type PRE_DUMP"}, "checkpoint", "--pre-dump", "--image-path", b.path("before"), b.id)
+		b.is("running")
+		n.next()
+		t.Skipf("this kernel does not track what memory changes: %s", out)
+	}
+	b.ok("checkpoint", "--pre-dump", "--image-path", b.path("before"), b.id)
+	b.is("running")
+	n.next()
+	b.checkpoint("--parent-path", "../before")
+	last := n.last()
+	if target, err := os.Readlink(b.path("images/parent")); err != nil || target != "../before" {
+		t.Errorf("the parent of the images is %q: %v", target, err)
+	}
+	p, n = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
+	if r := p.end(); r.code != 0 || r.err != "" {
+		t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
+	}
+	if i := n.next(); i <= last {
+		t.Errorf("it goes on with %d after %d", i, last)
+	}
+}
+
+// The profile of the images has to be that of the config, or the one that the caller names.
+func TestRestoreAppArmor(t *testing.T) {
+	t.Parallel()
+	needAppArmor(t)
+	loadProfile(t, "rt-test-restore")
+	loadProfile(t, "rt-test-restore-other")
+	b := newBox(t, script(counter), func(s *specs.Spec) { s.Process.ApparmorProfile = "rt-test-restore" })
+	b.needCRIU()
+	restore := func(args ...string) result {
+		t.Helper()
+		p, n := b.piped(slices.Concat([]string{"restore", "-d", "--image-path", b.path("images")}, args, []string{b.id})...)
+		r := p.end()
+		if r.code == 0 {
+			n.next()
+		}
+		return r
+	}
+	p, n := b.piped("run", "-d", b.id)
+	p.end()
+	n.next()
+	b.checkpoint()
+	for _, profile := range []string{"rt-test-restore", "rt-test-restore-other"} {
+		b.spec.Process.ApparmorProfile = profile
+		b.write()
+		var args []string
+		if profile != "rt-test-restore" {
+			if r := restore(); r.code != 1 || !strings.Contains(r.err, "/process/apparmorProfile") {
+				t.Errorf("%v; expected it to refuse another profile", r)
+			}
+			b.clean()
+			args = []string{"--lsm-profile", "apparmor:" + profile}
+		}
+		if r := restore(args...); r.code != 0 || r.err != "" {
+			t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
+		}
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/attr/current", b.state().Pid))
+		if err != nil || string(data) != profile+" (enforce)\n" {
+			t.Errorf("it is confined by %q, expected %s (%v)", data, profile, err)
+		}
+		b.ok("delete", "--force", b.id)
+	}
+}
+
+// With the systemd driver it comes back as a unit.
+func testUnitRestore(t *testing.T) {
+	u := newUnitBox(t, script(counter), func(s *specs.Spec) {
+		limit := int64(77)
+		s.Linux.Resources = &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}
+	})
+	u.needCRIU()
+	p, n := u.piped("--systemd-cgroup", "run", "-d", u.id)
+	p.end()
+	n.next()
+	u.ok("--systemd-cgroup", "checkpoint", "--image-path", u.box.path("images"), u.id)
+	if err := u.gone(); err != nil {
+		t.Error(err)
+	}
+	last := n.last()
+	p, n = u.piped("--systemd-cgroup", "restore", "-d", "--image-path", u.box.path("images"), u.id)
+	if r := p.end(); r.code != 0 || r.err != "" {
+		t.Fatalf("%v\n%s", r, u.errorsIn("images/restore.log"))
+	}
+	if i := n.next(); i <= last {
+		t.Errorf("it goes on with %d after %d", i, last)
+	}
+	u.shows(map[string]string{"ActiveState": "active", "TasksMax": "77"})
+	if where := cgroupsOf(t, u.state().Pid); !strings.Contains(where, u.path) {
+		t.Errorf("it is in %s, expected %s", where, u.path)
+	}
+	u.ok("delete", "--force", u.id)
 }
 
 // A mount below a recursive bind comes back with it.

@@ -41,6 +41,7 @@ func TestSystemd(t *testing.T) {
 	t.Run("UpdateKilled", testUnitUpdateKilled)
 	t.Run("Containerd", testUnitContainerd)
 	t.Run("DevicesV1", testUnitDevicesV1)
+	t.Run("Restore", testUnitRestore)
 }
 
 // Where there is no systemd the driver refuses, and leaves nothing.

@@ -242,6 +242,10 @@ func (r *restoration) request(c *creation) (*rpc.CriuOpts, error) {
 	o := imageRequest(&r.opts.ImageOptions, r.images, r.work, "restore.log")
 	o.Root = &c.facts.Rootfs
 	o.RstSibling = new(true)
+	if newNamespace(c.spec, specs.UserNamespace) {
+		// The other way to restore mounts does not work in one (CRIU 4.1).
+		o.MntnsCompatMode = new(true)
+	}
 	var err error
 	if o.ExtMnt, err = hostMounts(r.plan); err != nil {
 		return nil, err

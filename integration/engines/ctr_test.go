@@ -12,11 +12,19 @@ import (
 	"testing"
 	"time"
 
+	"rt/integration/ground"
+
 	"golang.org/x/sys/unix"
 )
 
 // TestContainerd drives the runtime through Debian's containerd with ctr.
 func TestContainerd(t *testing.T) {
+	criu, noCRIU, err := ground.CRIU("../lanes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The runtime looks for it in the PATH that containerd has.
+	t.Setenv("PATH", criu+":"+os.Getenv("PATH"))
 	c := startContainerd(t)
 	for _, sub := range []struct {
 		name string
@@ -32,6 +40,12 @@ func TestContainerd(t *testing.T) {
 		{"kill", testKill},
 		{"delete", testDelete},
 		{"pause", testPause},
+		{"checkpoint", func(t *testing.T, c *containerd) {
+			if noCRIU != "" {
+				t.Skip(noCRIU)
+			}
+			testCheckpoint(t, c)
+		}},
 		{"ps and metrics", testObserve},
 		{"limits", testLimits},
 		{"pids limit", testPidsLimit},
@@ -342,6 +356,45 @@ func testDelete(t *testing.T, c *containerd) {
 	if err := unix.Kill(pid, 0); err != unix.ESRCH {
 		t.Errorf("init after delete --force: %v, want %v", err, unix.ESRCH)
 	}
+}
+
+// testCheckpoint puts a running container into an image, and makes another one of that, which goes on.
+func testCheckpoint(t *testing.T, c *containerd) {
+	dir := t.TempDir()
+	id, _ := c.detached(t, "checkpoint", "i=0; while :; do i=$((i+1)); echo $i >/host/count; sleep 0.02; done",
+		"--mount", "type=bind,src="+dir+",dst=/host,options=bind:rw")
+	count := func() int {
+		b, _ := os.ReadFile(filepath.Join(dir, "count"))
+		n, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+		return n
+	}
+	if !eventually(5*time.Second, func() bool { return count() > 50 }) {
+		t.Fatalf("the container does not count")
+	}
+	ref := "docker.io/library/checkpoint:" + id
+	c.ok(t, "containers", "checkpoint", "--task", "--rw", id, ref)
+	after := count()
+	c.ctr("tasks", "delete", "--force", id) // its exit code is the task's own
+	if err := os.Remove(filepath.Join(dir, "count")); err != nil {
+		t.Fatal(err)
+	}
+	again := c.id("restored")
+	c.ok(t, "containers", "restore", "--live", "--rw", again, ref)
+	t.Cleanup(func() {
+		c.remove(t, again)
+		// containerd does not remove what it has unpacked the images to.
+		unpacked, _ := filepath.Glob(filepath.Join(c.dir, "tmp/ctrd-checkpoint*"))
+		for _, d := range unpacked {
+			os.RemoveAll(d)
+		}
+	})
+	if !eventually(5*time.Second, func() bool { return count() > 0 }) {
+		t.Fatalf("the restored container does not count")
+	}
+	if n := count(); n <= 50 || n > after+1000 {
+		t.Errorf("it goes on with %d after %d", n, after)
+	}
+	c.waitStatus(t, again, "RUNNING")
 }
 
 func testPause(t *testing.T, c *containerd) {

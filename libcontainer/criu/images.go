@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -34,14 +32,15 @@ const (
 	maxParents = 64
 )
 
-// Open opens the directory at path, and makes it if it is missing and create says so. flag names it in errors.
+// Open opens the directory at path, and makes it if it is missing and create says so, such that the mapped root of a
+// container that is restored can look for files in it. The path is the caller's, so it may have links. flag names it in errors.
 func Open(flag, path string, create bool) (*Images, error) {
 	if create {
-		if err := os.MkdirAll(path, 0o700); err != nil {
+		if err := os.MkdirAll(path, 0o711); err != nil {
 			return nil, fmt.Errorf("make --%s: %w", flag, err)
 		}
 	}
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open --%s %q: %w", flag, path, err)
 	}
@@ -51,9 +50,10 @@ func Open(flag, path string, create bool) (*Images, error) {
 // As opens the directory again as a process sees it that is in another mount namespace: only there can that
 // process mount something in it.
 func (d *Images) As(pid int) (*Images, error) {
-	path, err := filepath.Abs(d.path)
+	// Without links: an absolute one would lead back to where this process is.
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(d.fd))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("resolve %q: %w", d.path, err)
 	}
 	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/root"+path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -275,7 +275,8 @@ func (d *Images) LoadDescriptors() ([]string, error) {
 	return list, nil
 }
 
-// LogErrors are the lines about errors at the end of a log of CRIU's, without time and level, at most n.
+// LogErrors are the lines about errors at the end of a log of CRIU's, without time and level, the first n of them: what
+// comes later follows from those.
 func (d *Images) LogErrors(name string, n int) []string {
 	f, err := d.open(name)
 	if err != nil {
@@ -297,7 +298,7 @@ func (d *Images) LogErrors(name string, n int) []string {
 		}
 		list = append(list, strings.TrimSpace(text))
 	}
-	return slices.Clip(list[max(0, len(list)-n):])
+	return list[:min(n, len(list))]
 }
 
 func seek(f *os.File, to int64) error {

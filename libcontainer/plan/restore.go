@@ -56,6 +56,10 @@ func CompileRestore(spec *specs.Spec, facts *Facts, r *RestoreSpec) (*Plan, erro
 		// CRIU binds it as it finds it.
 		c.num(KindRootattr, "/root/readonly", unix.MOUNT_ATTR_RDONLY)
 	}
+	if p := spec.Process; p != nil && p.NoNewPrivileges && p.SelinuxLabel == "" {
+		// Before version 3.18 CRIU does not give it back. SELinux may forbid the change of label after it.
+		c.op(KindNoNewPrivs, "/process/noNewPrivileges")
+	}
 	c.num(KindUmask, byRuntime, defaultUmask)
 	c.ready()
 	find := c.data(KindFind, byRuntime, r.Program)
