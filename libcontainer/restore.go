@@ -250,9 +250,9 @@ func (r *restoration) request(c *creation) (*rpc.CriuOpts, error) {
 	if o.ExtMnt, err = hostMounts(r.plan); err != nil {
 		return nil, err
 	}
-	o.InheritFd = inherited(r.descriptors)
+	o.InheritFd = criu.Inherited(r.descriptors)
 	for i, name := range r.names {
-		o.InheritFd = append(o.InheritFd, inherit1(name, 4+i))
+		o.InheritFd = append(o.InheritFd, criu.Inherit(name, 4+i))
 	}
 	if r.opts.CgroupsMode != "ignore" {
 		// The cgroups of the images lie below that of the container, in which CRIU is.

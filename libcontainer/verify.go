@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"rt/libcontainer/criu"
+	"rt/libcontainer/mounts"
 	"rt/libcontainer/plan"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -92,7 +94,7 @@ func (r *restoration) verifyProcesses(c *creation) error {
 	if err != nil {
 		return err
 	}
-	want := confinementOf(r.plan)
+	want := criu.ConfinementOf(r.plan)
 	for _, pid := range pids {
 		if _, ok := slices.BinarySearch(members, pid); !ok {
 			return fmt.Errorf("/linux/cgroupsPath: process %d is not in the cgroup of the container", pid)
@@ -106,7 +108,7 @@ func (r *restoration) verifyProcesses(c *creation) error {
 			if err != nil {
 				return err
 			}
-			if err := want.check(pid, string(status)); err != nil {
+			if err := want.Check(pid, string(status)); err != nil {
 				return err
 			}
 		}
@@ -140,68 +142,9 @@ func descendants(pid int) ([]int, error) {
 	return list, nil
 }
 
-// confinement is what a plan takes away from the processes of its container.
-type confinement struct {
-	capabilities uint64 // all that any of them may have
-	bounded      bool   // or else no set is looked at
-	noNewPrivs   bool
-	filter       string
-}
-
-// mayMount says whether a process of the container's may mount file systems itself.
-func (w *confinement) mayMount() bool {
-	admin, _ := plan.CapMask([]string{"CAP_SYS_ADMIN"}, 63)
-	return !w.bounded || w.capabilities&admin != 0
-}
-
-func confinementOf(p *plan.Plan) *confinement {
-	w := new(confinement)
-	for i := range p.Ops {
-		switch op := &p.Ops[i]; op.Kind {
-		case plan.KindBounding:
-			w.bounded = true
-			w.capabilities |= op.Num[0]
-		case plan.KindCaps:
-			w.capabilities |= op.Num[1] | op.Num[2]
-		case plan.KindNoNewPrivs:
-			w.noNewPrivs = true
-		case plan.KindSeccomp:
-			w.filter = op.Data[0].String
-		}
-	}
-	return w
-}
-
-// check checks a thread by its proc_pid_status(5).
-func (w *confinement) check(pid int, status string) error {
-	for line := range strings.Lines(status) {
-		name, value, _ := strings.Cut(line, ":")
-		value = strings.TrimSpace(value)
-		switch name {
-		case "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb":
-			mask, err := strconv.ParseUint(value, 16, 64)
-			if err != nil {
-				return fmt.Errorf("read %s of process %d: %w", name, pid, err)
-			}
-			if more := mask &^ w.capabilities; w.bounded && more != 0 {
-				return fmt.Errorf("/process/capabilities: process %d has %s in %s besides", pid, strings.Join(plan.CapNames(more), ", "), name)
-			}
-		case "NoNewPrivs":
-			if w.noNewPrivs && value != "1" {
-				return fmt.Errorf("/process/noNewPrivileges: process %d may gain privileges", pid)
-			}
-		case "Seccomp":
-			if w.filter != "" && value != "2" {
-				return fmt.Errorf("/linux/seccomp: process %d has no filter", pid)
-			}
-		}
-	}
-	return nil
-}
-
 // verifyFilter checks that below all filters of the images lies that of the config.
 func (r *restoration) verifyFilter(*creation) error {
-	want := confinementOf(r.plan).filter
+	want := criu.ConfinementOf(r.plan).Filter
 	if want == "" {
 		return nil
 	}
@@ -258,42 +201,28 @@ func (r *restoration) verifyLabels(c *creation) error {
 // verifyMounts checks that what the config covers is covered, what it wants to be read-only is, and that nothing
 // of the host's is mounted but what the config names.
 func (r *restoration) verifyMounts(c *creation) error {
-	inside, err := readTree(r.init)
+	inside, err := mounts.Read(r.init)
 	if err != nil {
 		return err
 	}
-	host, err := readTree(0)
+	host, err := mounts.Read(0)
 	if err != nil {
 		return err
 	}
-	root, err := openRoot(r.init)
+	root, err := mounts.OpenRoot(r.init)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(root)
-	rootfs, _, err := host.at(c.facts.Rootfs)
+	shown, err := host.Parts(c.facts.Rootfs, "/", false)
 	if err != nil {
 		return err
 	}
-	shown := []origin{rootfs}
-	for _, b := range r.plan.Binds() {
-		o, _, err := host.at(b.Source)
-		if err != nil {
-			return err
-		}
-		shown = append(shown, o)
-		if b.Recursive {
-			_, top, err := host.at(b.Source)
-			if err != nil {
-				return err
-			}
-			for _, m := range host.under(top) {
-				if strings.HasPrefix(m.Mountpoint, strings.TrimSuffix(b.Source, "/")+"/") {
-					shown = append(shown, originOf(m))
-				}
-			}
-		}
+	binds, err := parts(host, r.plan)
+	if err != nil {
+		return err
 	}
+	shown = append(shown, binds...)
 	points := map[string]string{} // what the plan covers, with the type of a file system that it mounts there
 	for i := range r.plan.Ops {
 		op := &r.plan.Ops[i]
@@ -305,13 +234,13 @@ func (r *restoration) verifyMounts(c *creation) error {
 			points[path.Clean("/"+target)] = fstype
 		}
 	}
-	mayMount := confinementOf(r.plan).mayMount()
+	mayMount := criu.ConfinementOf(r.plan).MayMount()
 	for _, m := range inside {
-		o := originOf(m)
+		o := mounts.OriginOf(m)
 		fstype, covered := points[m.Mountpoint]
 		var right bool
 		switch {
-		case slices.ContainsFunc(shown, func(s origin) bool { return s.holds(o) }):
+		case slices.ContainsFunc(shown, func(p mounts.Part) bool { return p.Holds(o) }):
 			right = true // the config shows this part of the host's
 		case covered && fstype == m.FSType:
 			right = true
@@ -319,7 +248,7 @@ func (r *restoration) verifyMounts(c *creation) error {
 			// Every instance shows what belongs to a namespace, maybe the host's.
 			right = mayMount || covered
 		default:
-			right = (m.FSType == "tmpfs" || m.FSType == "devpts") && !host.has(o)
+			right = (m.FSType == "tmpfs" || m.FSType == "devpts") && !host.Has(o)
 		}
 		if !right {
 			return fmt.Errorf("/mounts: %s of type %s is mounted at %q besides", path.Join(m.Source, m.Root), m.FSType, m.Mountpoint)
@@ -345,16 +274,6 @@ func (r *restoration) verifyMounts(c *creation) error {
 	return nil
 }
 
-// has says whether the file system of o is mounted.
-func (t tree) has(o origin) bool {
-	for _, m := range t {
-		if m.Major == o.major && m.Minor == o.minor {
-			return true
-		}
-	}
-	return false
-}
-
 // kernelOwn are the types that show the kernel's own files, those of a namespace.
 func kernelOwn(fstype string) bool {
 	switch fstype {
@@ -378,8 +297,8 @@ func targetOf(op *plan.Op) string {
 }
 
 // verifyCover checks what an operation has put at a target.
-func verifyCover(inside tree, root int, kind plan.Kind, target string, readonly bool) error {
-	fd, err := openInRoot(root, target)
+func verifyCover(inside mounts.Tree, root int, kind plan.Kind, target string, readonly bool) error {
+	fd, err := mounts.OpenInRoot(root, target)
 	if err == unix.ENOENT && (kind == plan.KindMask || kind == plan.KindReadonly) {
 		return nil
 	}
@@ -406,7 +325,7 @@ func verifyCover(inside tree, root int, kind plan.Kind, target string, readonly 
 	if kind == plan.KindReadonly || kind == plan.KindRootattr {
 		return nil
 	}
-	m, err := inside.lookIn(root, target)
+	m, err := inside.LookIn(root, target)
 	if err == nil && m == nil {
 		err = errors.New("nothing is mounted there")
 	}

@@ -132,11 +132,7 @@ func TestS36ImagesOfTheLessConfined(t *testing.T) {
 		loose, strict edit
 		words         []string
 	}{
-		"capabilities": {caps("CAP_SYS_PTRACE"), none, []string{"/process/capabilities", "CAP_SYS_PTRACE"}},
-		"new privileges": {
-			func(s *specs.Spec) { s.Process.NoNewPrivileges = false }, func(s *specs.Spec) { s.Process.NoNewPrivileges = true },
-			[]string{"/process/noNewPrivileges"},
-		},
+		"capabilities":      {caps("CAP_SYS_PTRACE"), none, []string{"/process/capabilities", "CAP_SYS_PTRACE"}},
 		"no filter":         {none, profiled("getpriority"), []string{"/linux/seccomp"}},
 		"another filter":    {profiled("getppid"), profiled("getpriority"), []string{"/linux/seccomp", "not the one"}},
 		"mask of a file":    {masks(), masks("/proc/timer_list"), []string{"/linux/maskedPaths/0", "/proc/timer_list"}},
@@ -307,6 +303,20 @@ func names(list []os.DirEntry) []string {
 		n = append(n, e.Name())
 	}
 	return n
+}
+
+// Whoever could gain privileges when the images were made cannot after a restore that forbids it.
+func TestS36NoNewPrivileges(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, script(alive), func(s *specs.Spec) { s.Process.NoNewPrivileges = false })
+	b.checkpoint()
+	b.edit(func(s *specs.Spec) { s.Process.NoNewPrivileges = true })
+	if r := b.images("restore", "--detach", b.id); r.code != 0 {
+		t.Fatal(r)
+	}
+	if out := b.ok("exec", b.id, "cat", "/proc/1/status"); !strings.Contains(out, "NoNewPrivs:\t1\n") {
+		t.Error("the process may still gain privileges")
+	}
 }
 
 // No annotation configures CRIU: its configuration can name programs to run.
