@@ -49,6 +49,7 @@ test-host test-host-v2 test-uml test-vm test-vm-v1: rt rt-fault test-needs
 	@$(LANES) $(@:test-%=%)
 test-needs:
 	@$(NEED) $(ORACLE_NEEDS) busybox-static strace user-mode-linux containerd uidmap iptables qemu-system-x86 mmdebstrap e2fsprogs
+	@integration/lanes/criu >/dev/null
 
 # The driver is a module of its own, which ./... of this one does not reach.
 conformance: rt
