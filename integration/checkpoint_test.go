@@ -339,6 +339,22 @@ func testUnitRestore(t *testing.T) {
 	u.ok("delete", "--force", u.id)
 }
 
+// The names of its files are the container's to choose, and no reason to lose it.
+func TestCheckpointOfOddNames(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, script("exec 0<>\"$(printf '/tmp/\\377')\"; "+counter))
+	b.needCRIU()
+	p, n := b.piped("run", "-d", b.id)
+	p.end()
+	n.next()
+	b.checkpoint()
+	p, n = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
+	if r := p.end(); r.code != 0 || r.err != "" {
+		t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
+	}
+	n.next()
+}
+
 // A mount below a recursive bind comes back with it.
 func TestRestoreRecursiveBind(t *testing.T) {
 	t.Parallel()

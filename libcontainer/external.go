@@ -164,7 +164,7 @@ func describe(init state.Identity) (list, external []string, err error) {
 				external = append(external, target)
 			}
 		}
-		list = append(list, target)
+		list = append(list, strings.ToValidUTF8(target, "?")) // the name of a file is the container's
 	}
 	return list, external, nil
 }

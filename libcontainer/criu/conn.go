@@ -180,23 +180,31 @@ func (c *Conn) recv() (*rpc.CriuResp, int, error) {
 	buf, oob := make([]byte, maxAnswer), make([]byte, unix.CmsgSpace(4*4))
 	n, on, flags, _, err := unix.Recvmsg(c.fd, buf, oob, unix.MSG_CMSG_CLOEXEC)
 	switch {
-	case err == unix.ECONNRESET || err == nil && n == 0:
+	case err == unix.ECONNRESET:
 		return nil, -1, ErrEnded
 	case err != nil:
 		return nil, -1, fmt.Errorf("read CRIU: %w", err)
 	}
 	fd := descriptor(oob[:on])
 	resp := new(rpc.CriuResp)
-	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+	switch {
+	case n == 0:
+		err = ErrEnded
+	case flags&unix.MSG_TRUNC != 0:
 		err = fmt.Errorf("an answer of more than %d bytes", maxAnswer)
-	} else {
+	case flags&unix.MSG_CTRUNC != 0:
+		err = errors.New("an answer with more descriptors than there is room for")
+	default:
 		err = resp.UnmarshalVT(buf[:n])
 	}
 	if err != nil {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
-		return nil, -1, fmt.Errorf("read CRIU: %w", err)
+		if err != ErrEnded {
+			err = fmt.Errorf("read CRIU: %w", err)
+		}
+		return nil, -1, err
 	}
 	return resp, fd, nil
 }
@@ -245,6 +253,10 @@ func (c *Conn) await() error {
 		case p[1].Revents != 0:
 			return ErrInterrupted
 		case p[2].Revents != 0:
+			// It may have spoken since.
+			if n, err := unix.Poll(p[:1], 0); err == nil && n > 0 {
+				return nil
+			}
 			return ErrEnded
 		}
 		if c.Progress != nil {

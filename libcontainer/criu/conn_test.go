@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
 	"golang.org/x/sys/unix"
@@ -28,6 +29,7 @@ func talk(t *testing.T, say func(*fake)) *Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.Wait = time.Minute // so that a test that would hang fails
 	f := &fake{t, peer, make(chan struct{})}
 	done := make(chan struct{})
 	go func() {
@@ -156,7 +158,7 @@ func isClosed(kept int, wait time.Duration) bool {
 	}
 }
 
-// soon is for a descriptor that the fake is about to close, as it has been sent.
+// soon is how long may take what should be so already, or will be in a moment.
 const soon = 10 * time.Second
 
 func TestDo(t *testing.T) {
@@ -354,6 +356,9 @@ func TestExtraDescriptors(t *testing.T) {
 			}
 			c := talk(t, func(f *fake) { f.hear(); row.say(f, given) })
 			_, err := c.Do(dump, func(e Event) error {
+				if row.number > 4 {
+					t.Error("an event of which not all has come:", e)
+				}
 				if e.FD < 0 || isClosed(kept[0], 0) {
 					t.Error("the handler has no descriptor:", e.FD)
 				}
@@ -559,15 +564,20 @@ func waitReadable(t *testing.T, fd int) {
 
 func TestTimeout(t *testing.T) {
 	t.Parallel()
-	for name, progress := range map[string]func() int64{
-		"no progress known": nil,
-		"none at all":       func() int64 { return 0 },
-		"as it was":         func() int64 { return 7 },
-	} {
+	for name, value := range map[string]int64{"no progress known": -1, "none at all": 0, "as it was": 7} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := silent(t)
-			c.Wait, c.Progress = time.Second, progress
+			c.Wait = time.Second
+			if looks := 0; value >= 0 {
+				c.Progress = func() int64 {
+					if looks++; looks == 10 {
+						t.Error("that is no progress")
+						unix.Shutdown(c.fd, unix.SHUT_RDWR)
+					}
+					return value
+				}
+			}
 			resp, err := c.Do(dump, noEvent(t))
 			if resp != nil || !errors.Is(err, ErrTimeout) || !strings.Contains(fmt.Sprint(err), "no progress for 1s") {
 				t.Errorf("got %v, %v", resp, err)
@@ -598,6 +608,7 @@ func TestTimeout(t *testing.T) {
 		t.Parallel()
 		looked := make(chan struct{}, 1)
 		c := talk(t, func(f *fake) { f.hear(); f.await(looked); f.await(looked); f.tell(dumped()) })
+		c.Wait = 0
 		c.Progress = func() int64 {
 			select {
 			case looked <- struct{}{}:
@@ -611,9 +622,8 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
-// Only the end that is handed on gets to CRIU, and nothing of it to another program.
-func TestPair(t *testing.T) {
-	t.Parallel()
+// The two ends are nobody else's.
+func TestPair(t *testing.T) { // not in parallel: it is about numbers of descriptors
 	c, peer, err := Pair()
 	if err != nil {
 		t.Fatal(err)
@@ -621,12 +631,41 @@ func TestPair(t *testing.T) {
 	defer unix.Close(peer)
 	for _, fd := range []int{c.fd, peer} {
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
-			t.Error(fd, flags, err)
+			t.Error("a program that rt starts would get a descriptor:", flags, err)
 		}
 	}
+	number := c.fd
 	c.Close()
-	if n, _, err := unix.Recvfrom(peer, make([]byte, 1), 0); n != 0 || err != nil {
-		t.Error("CRIU is not told of the end:", n, err)
+	if !isClosed(peer, 0) {
+		t.Fatal("CRIU is not told of the end")
 	}
-	c.Close() // may be done again, whoever has the number now
+	if fd, err := unix.FcntlInt(uintptr(peer), unix.F_DUPFD_CLOEXEC, number); err != nil || fd != number {
+		t.Fatal(fd, err)
+	}
+	c.Close()
+	if err := unix.Close(number); err != nil {
+		t.Error("the second Close has closed somebody else's descriptor:", err)
+	}
+}
+
+// A descriptor that comes with nothing else is closed as any other.
+func TestDescriptorAlone(t *testing.T) {
+	t.Parallel()
+	kept, given := pipe(t)
+	c := talk(t, func(f *fake) {
+		f.hear()
+		oob := unix.UnixRights(given)
+		m := unix.Msghdr{Control: &oob[0], Controllen: uint64(len(oob))}
+		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(f.fd), uintptr(unsafe.Pointer(&m)), 0)
+		unix.Close(given)
+		if errno != 0 {
+			f.check(errno)
+		}
+	})
+	if _, err := c.Do(dump, noEvent(t)); err != ErrEnded {
+		t.Error(err)
+	}
+	if !isClosed(kept, soon) {
+		t.Error("the descriptor is open")
+	}
 }

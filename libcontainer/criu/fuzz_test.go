@@ -16,8 +16,8 @@ func FuzzFilters(f *testing.F) {
 	f.Add(entry[:len(entry)-1])
 	f.Add(slices.Concat(entry, entry))
 	f.Add([]byte("\x0a\x00\x0a\x02\x0a\x00"))                     // filters without a filter
-	f.Add([]byte("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"))     // lengths beyond all
-	f.Add([]byte("\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")) //
+	f.Add([]byte("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"))     // a length beyond all
+	f.Add([]byte("\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")) // and a negative one
 	f.Add([]byte("\x0b\x0b\x0a\x01\x00\x0c\x0c\x0a\x02\x0a\x00")) // groups
 	f.Add([]byte("\x08\x80\x01\x09abcdefgh\x0dabcd\x0f"))         // other types
 	f.Add([]byte("\x8a\x80\x00\x04\x8a\x00\x81\x00a"))            // numbers longer than need be

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -35,8 +36,11 @@ const (
 // Open opens the directory at path, and makes it if it is missing and create says so, such that the mapped root of a
 // container that is restored can look for files in it. The path is the caller's, so it may have links. flag names it in errors.
 func Open(flag, path string, create bool) (*Images, error) {
-	if create {
-		if err := os.MkdirAll(path, 0o711); err != nil {
+	if _, err := os.Stat(path); create && errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(path, 0o711); err == nil {
+			err = os.Chmod(path, 0o711) // the umask may have taken bits
+		}
+		if err != nil {
 			return nil, fmt.Errorf("make --%s: %w", flag, err)
 		}
 	}
@@ -89,8 +93,8 @@ func (d *Images) check(parents int) error {
 	for _, name := range names {
 		link, err := d.plain(name)
 		switch {
-		case link && name == parentName:
-			err = d.checkParent(parents - 1)
+		case err == nil && name == parentName: // a directory there would do for CRIU too
+			err = d.checkParent(link, parents-1)
 		case link:
 			err = fmt.Errorf("use image %q in %q: it is a symbolic link", name, d.path)
 		}
@@ -134,9 +138,12 @@ func (d *Images) plain(name string) (link bool, err error) {
 }
 
 // checkParent checks the directory of the pre-dump on which d builds.
-func (d *Images) checkParent(parents int) error {
+func (d *Images) checkParent(link bool, parents int) error {
 	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlinkat(d.fd, parentName, buf)
+	n, err := 0, errors.New("it is not a link")
+	if link {
+		n, err = unix.Readlinkat(d.fd, parentName, buf)
+	}
 	target := string(buf[:max(n, 0)])
 	switch {
 	case err != nil:
@@ -144,7 +151,7 @@ func (d *Images) checkParent(parents int) error {
 		err = unix.ENAMETOOLONG
 	case strings.HasPrefix(target, "/"):
 		err = errors.New("a link to an absolute path; accepted is one relative to the images")
-	case parents == 0:
+	case parents < 0:
 		err = fmt.Errorf("a chain of more than %d pre-dumps", maxParents)
 	}
 	if err != nil {

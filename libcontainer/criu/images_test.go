@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,8 +87,23 @@ func expect(t *testing.T, err error, words ...string) {
 	}
 }
 
-func TestOpen(t *testing.T) {
-	t.Parallel()
+// inTime runs what would wait for ever for the other end of a fifo.
+func inTime(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(soon):
+		t.Fatal("it does not return")
+	}
+}
+
+func TestOpen(t *testing.T) { // not in parallel: the umask is the process's
+	defer unix.Umask(unix.Umask(0o022))
 	dir := lay(t, file("file"), subdirectory("there"), link("link", "there"), link("dangling", "missing"), link("way", "."))
 	if err := os.Chmod(dir+"/there", 0o750); err != nil {
 		t.Fatal(err)
@@ -100,16 +116,18 @@ func TestOpen(t *testing.T) {
 	}{
 		{"there", false, 0o750, ""},
 		{"there", true, 0o750, ""},
-		{"new", true, 0o700, ""},
-		{"a/b/c", true, 0o700, ""},
-		{"way/way/there", false, 0o750, ""}, // the way there is the caller's
+		{"new", true, 0o711, ""},
+		{"a/b/c", true, 0o711, ""},
+		// The path is the caller's.
+		{"link", false, 0o750, ""},
+		{"link", true, 0o750, ""},
+		{"way/way/there", false, 0o750, ""},
+		{"way/other", true, 0o711, ""},
 		{"none", false, 0, "no such file"},
 		{"file", false, 0, "not a directory"},
 		{"file", true, 0, "not a directory"},
 		{"file/x", true, 0, "not a directory"},
-		{"link", false, 0, "not a directory"},
-		{"link", true, 0, "not a directory"},
-		{"dangling", false, 0, "not a directory"},
+		{"dangling", false, 0, "no such file"},
 		{"dangling", true, 0, "file exists"},
 	} {
 		t.Run(fmt.Sprintf("%s %v", row.path, row.create), func(t *testing.T) {
@@ -302,7 +320,10 @@ func TestLoadDescriptors(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			dir := lay(t, row.entries...)
-			got, err := open(t, dir).LoadDescriptors()
+			d := open(t, dir)
+			var got []string
+			var err error
+			inTime(t, func() { got, err = d.LoadDescriptors() })
 			if row.want == nil {
 				if want := []string{"/dev/null", "pipe:[1]", "pipe:[2]"}; err != nil || !slices.Equal(got, want) {
 					t.Errorf("got %q, %v, expected %q", got, err, want)
@@ -335,7 +356,9 @@ func TestSaveDescriptorsInPlace(t *testing.T) {
 				t.Parallel()
 				dir := lay(t, text("canary", canary), row.entry)
 				d := open(t, dir+"/images")
-				if err := d.SaveDescriptors(list); err != nil {
+				var err error
+				inTime(t, func() { err = d.SaveDescriptors(list) })
+				if err != nil {
 					t.Fatal(err)
 				}
 				if got, err := d.LoadDescriptors(); err != nil || !slices.Equal(got, list) {
@@ -385,7 +408,8 @@ func TestLogErrors(t *testing.T) {
 	}
 	log.WriteString("(00.006) Error (criu/b.c:1): cannot raise RLIMIT_NOFILE\n(00.007) pie: 1: Error (criu/c.c:2): last")
 	all := []string{"(criu/a.c:0): no 0", "(criu/a.c:1): no 1", "(criu/a.c:2): no 2", "(criu/a.c:3): no 3", "(criu/a.c:4): no 4", "(criu/c.c:2): last"}
-	const lost, kept = "(00.001) Error (lost): x\n", "(00.002) Error (kept): x\n"
+	// The first byte that is read of a long one is that of kept, which is no error without it.
+	const lost, kept = "(00.001) Error (lost): x\n", "Error (kept): x\n"
 	fillUp := func(n int) string { return strings.Repeat("(00.003) more\n", n/14) + strings.Repeat("\n", n%14) }
 	for _, row := range []struct {
 		name    string
@@ -395,7 +419,7 @@ func TestLogErrors(t *testing.T) {
 	}{
 		{"all", []entry{text(name, log.String())}, 10, all},
 		{"as many as there are", []entry{text(name, log.String())}, 6, all},
-		{"the last three", []entry{text(name, log.String())}, 3, all[3:]},
+		{"the first three", []entry{text(name, log.String())}, 3, all[:3]},
 		{"none", []entry{text(name, log.String())}, 0, nil},
 		{"without errors", []entry{text(name, "(00.001) Warn  (criu/a.c:1): x\n")}, 3, nil},
 		{"empty", []entry{text(name, "")}, 3, nil},
@@ -409,7 +433,9 @@ func TestLogErrors(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			got := open(t, lay(t, row.entries...)).LogErrors(name, row.n)
+			d := open(t, lay(t, row.entries...))
+			var got []string
+			inTime(t, func() { got = d.LogErrors(name, row.n) })
 			if !slices.Equal(got, row.want) {
 				t.Errorf("got %q, expected %q", got, row.want)
 			}
@@ -450,16 +476,28 @@ func TestAs(t *testing.T) {
 	}{
 		{"same", func(string) error { return nil }, ""},
 		{"other content", func(dir string) error { return os.WriteFile(dir+"/x", nil, 0o600) }, ""},
+		// It is the directory that has been opened, wherever that is now.
+		{"moved", func(dir string) error { return os.Rename(dir, dir+"2") }, ""},
 		{"another one in its place", func(dir string) error {
 			return errors.Join(os.Rename(dir, dir+"2"), os.Mkdir(dir, 0o700))
-		}, "another directory by now"},
-		{"a link to it in its place", func(dir string) error {
-			return errors.Join(os.Rename(dir, dir+"2"), os.Symlink(dir+"2", dir))
-		}, "not a directory"},
-		{"a file in its place", func(dir string) error {
-			return errors.Join(os.Remove(dir), os.WriteFile(dir, nil, 0o600))
-		}, "not a directory"},
+		}, ""},
+		{"a link in its place", func(dir string) error {
+			return errors.Join(os.Rename(dir, dir+"2"), os.Mkdir(dir+"3", 0o700), os.Symlink(dir+"3", dir))
+		}, ""},
 		{"removed", os.Remove, "no such file"},
+		{"removed, and made again", func(dir string) error {
+			return errors.Join(os.Remove(dir), os.Mkdir(dir, 0o700))
+		}, "no such file"},
+		// What the kernel calls a directory that is gone may be the name of one.
+		{"removed, and its name taken", func(dir string) error {
+			return errors.Join(os.Remove(dir), os.Mkdir(dir+" (deleted)", 0o700))
+		}, "another directory by now"},
+		{"removed, and its name a link's", func(dir string) error {
+			return errors.Join(os.Remove(dir), os.Symlink(".", dir+" (deleted)"))
+		}, "not a directory"},
+		{"removed, and its name a file's", func(dir string) error {
+			return errors.Join(os.Remove(dir), os.WriteFile(dir+" (deleted)", nil, 0o600))
+		}, "not a directory"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -487,11 +525,24 @@ func TestAs(t *testing.T) {
 			}
 		})
 	}
+	t.Run("through a link", func(t *testing.T) {
+		t.Parallel()
+		dir := lay(t, subdirectory("images"), link("link", "images"), link("absolute", "/"))
+		for _, path := range []string{dir + "/link", dir + "/absolute" + dir + "/images"} {
+			d := open(t, path)
+			as, err := d.As(os.Getpid())
+			if err != nil {
+				t.Fatal(err)
+			}
+			expectSame(t, d, as)
+			as.Close()
+		}
+	})
 	t.Run("no such process", func(t *testing.T) {
 		t.Parallel()
 		d := open(t, t.TempDir())
-		if _, err := d.As(-1); err == nil {
-			t.Error("no error")
+		if as, err := d.As(-1); as != nil || err == nil {
+			t.Error(as, err)
 		}
 	})
 }
@@ -518,5 +569,28 @@ func expectSame(t *testing.T, a, b *Images) {
 	}
 	if a.FD() == b.FD() || s[0].Ino != s[1].Ino || s[0].Dev != s[1].Dev {
 		t.Errorf("descriptors %d and %d are of files %d and %d", a.FD(), b.FD(), s[0].Ino, s[1].Ino)
+	}
+}
+
+// A directory in the place of the link would do for CRIU too.
+func TestParentDirectory(t *testing.T) {
+	t.Parallel()
+	d := open(t, lay(t, link("parent/pages-1.img", "/etc/passwd")))
+	expect(t, d.Check(), `"parent"`, "not a link")
+}
+
+// As many pre-dumps as may be.
+func TestLongestChain(t *testing.T) {
+	t.Parallel()
+	var entries []entry
+	for i := range 64 {
+		entries = append(entries, link(fmt.Sprintf("%d/parent", i), fmt.Sprintf("../%d", i+1)))
+	}
+	entries = append(entries, file("64/x"))
+	if err := open(t, lay(t, entries...)+"/0").Check(); err != nil {
+		t.Error("64 pre-dumps:", err)
+	}
+	if err := open(t, lay(t, entries...)+"/1").Check(); err != nil {
+		t.Error("63 pre-dumps:", err)
 	}
 }

@@ -66,7 +66,9 @@ func CompileRestore(spec *specs.Spec, facts *Facts, r *RestoreSpec) (*Plan, erro
 	find.Data[1].List = []string{r.Program}
 	exec := c.op(KindExec, byRuntime)
 	exec.Data[0].List, exec.Data[1].List = r.Args, r.Env
-	c.late()
+	if c.late(); c.err != nil {
+		return nil, c.err
+	}
 	return &c.plan, nil
 }
 

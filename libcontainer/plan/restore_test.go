@@ -48,6 +48,7 @@ var goldenRestores = []struct {
 	{"hybrid", hybridFacts, func(*specs.Spec) {}},
 	{"binds", v2Facts, bindMounts},
 	{"userns", v2Facts, userNamespace},
+	{"privileges", v2Facts, func(s *specs.Spec) { s.Process.NoNewPrivileges = false }},
 	// CRIU or other plans see to all of this.
 	{"busy", func() *Facts {
 		f := v1Facts()
@@ -122,10 +123,11 @@ func checkRestore(t *testing.T, s *specs.Spec, p *Plan, r *RestoreSpec) {
 	allowed := map[Kind]bool{}
 	for _, k := range []Kind{
 		KindReceive, KindTasks, KindFork, KindPropagate, KindClone, KindRoot, KindMount, KindAttach, KindNode, KindSymlink,
-		KindKeyring, KindLabel, KindRootattr, KindUmask, KindAwait, KindGate, KindFind, KindExec,
+		KindKeyring, KindLabel, KindRootattr, KindNoNewPrivs, KindUmask, KindAwait, KindGate, KindFind, KindExec,
 	} {
 		allowed[k] = true
 	}
+	sheds := false
 	forks, received, cloned := 0, map[int]bool{}, map[int32]bool{-1: true}
 	for i := range p.Ops {
 		op := &p.Ops[i]
@@ -174,6 +176,8 @@ func checkRestore(t *testing.T, s *specs.Spec, p *Plan, r *RestoreSpec) {
 			if !s.Root.Readonly || op.Num != [6]uint64{unix.MOUNT_ATTR_RDONLY} {
 				t.Errorf("%s: %v", at, op.Num)
 			}
+		case KindNoNewPrivs:
+			sheds = true
 		case KindFind:
 			if op.Data[0].String != r.Program || !slices.Equal(op.Data[1].List, []string{r.Program}) {
 				t.Errorf("%s: %q, %q", at, op.Data[0].String, op.Data[1].List)
@@ -185,6 +189,9 @@ func checkRestore(t *testing.T, s *specs.Spec, p *Plan, r *RestoreSpec) {
 		if op.FD >= 0 && !received[int(op.FD)] {
 			t.Errorf("%s: descriptor %d has not been received", at, op.FD)
 		}
+	}
+	if want := s.Process.NoNewPrivileges && s.Process.SelinuxLabel == ""; sheds != want {
+		t.Error("no new privileges:", sheds)
 	}
 	if forks != 1 {
 		t.Error("forks:", forks)
