@@ -26,6 +26,9 @@ import (
 // criuWait is how long CRIU may do nothing that shows in the files that it writes.
 const criuWait = 120 * time.Second
 
+// criuUndo is how long it has to undo a checkpoint.
+const criuUndo = 10 * time.Second
+
 // ImageOptions are those that Checkpoint and Restore share; what each means for processes criu(8) says.
 type ImageOptions struct {
 	// ImagePath is the directory of the images; WorkPath that of logs, "" for the same.
@@ -186,22 +189,20 @@ func (d *dump) prepare() error {
 		r.TrackMem = new(true)
 		return nil
 	}
-	if r.FreezeCgroup, err = d.freezer(); err != nil {
-		return err
-	}
+	r.FreezeCgroup = d.freezer()
 	r.ExtMnt, err = externalMounts(pid, p)
 	return err
 }
 
-// freezer is the directory through which CRIU freezes the container.
-func (d *dump) freezer() (*string, error) {
+// freezer is the directory through which CRIU freezes the container; nil if there is none.
+func (d *dump) freezer() *string {
 	paths := d.manager.Paths()
 	for _, key := range []string{"freezer", ""} {
 		if p, ok := paths[key]; ok {
-			return &p, nil
+			return &p
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // run has CRIU do it.
@@ -256,7 +257,9 @@ func (d *dump) run() error {
 	_, err = conn.Do(&rpc.CriuReq{Type: &typ, Opts: &d.req}, d.event)
 	conn.Close()
 	if err != nil {
-		// Its tracees go on when it dies. The process that traces them is a child of the one that rt knows.
+		// It undoes what it has done, the lock of the network too, once the connection has ended. If not, its tracees
+		// go on when it dies. The process that traces them is a child of the one that rt knows.
+		waitPidfd(conn.Pidfd, patience(criuUndo))
 		unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 	}
 	// After a pre-dump it waits for the dump, and calls the end of the connection an error.
@@ -332,6 +335,7 @@ func (c *Container) storedPlan() (*specs.Spec, *plan.Plan, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	defer m.Close()
 	b := &bundle.Bundle{Dir: c.rec.Bundle, Spec: spec, Raw: raw}
 	facts, err := gatherFacts(c.ID(), b, layout, m, &CreateOptions{NoPivot: c.rec.NoPivot})
 	if err != nil {

@@ -59,7 +59,6 @@ type creation struct {
 	rdt        intelrdt.Group
 	madeRdt    bool
 	rootless   bool // what is not permitted of the cgroup is passed over
-	restore    *restoration
 }
 
 // newCreation does all that has no side effect: everything that is wrong with
@@ -71,7 +70,7 @@ func newCreation(root, id string, o *CreateOptions, gate bool, r *restoration) (
 	if err := checkKernel(); err != nil {
 		return nil, err
 	}
-	c := &creation{id: id, opts: o, gate: gate, warn: o.Warn, restore: r}
+	c := &creation{id: id, opts: o, gate: gate, warn: o.Warn}
 	if c.warn == nil {
 		c.warn = func(string) {}
 	}

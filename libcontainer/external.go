@@ -43,6 +43,9 @@ func checkJoined(s *specs.Spec, warn func(string)) error {
 		return errors.New("config.json: /linux/netDevices: a container with devices of the host's can be neither checkpointed nor restored")
 	}
 	for i, n := range s.Linux.Namespaces {
+		if n.Path != "" && n.Type == specs.UserNamespace && !isOwn(n) {
+			return fmt.Errorf("config.json: /linux/namespaces/%d: a container that joins a user namespace can be neither checkpointed nor restored", i)
+		}
 		if n.Path != "" && joinName(n.Type) == "" {
 			warn(fmt.Sprintf("config.json: /linux/namespaces/%d: CRIU does not join a %s namespace: the container is restored with a new one", i, n.Type))
 		}

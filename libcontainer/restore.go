@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"rt/libcontainer/agent"
 	"rt/libcontainer/cgroup"
 	"rt/libcontainer/criu"
 	"rt/libcontainer/plan"
@@ -66,6 +67,7 @@ func Restore(root, id string, o RestoreOptions) (int, error) {
 	}
 	if err != nil {
 		err = c.interrupted(err)
+		c.abort() // CRIU first: until it is gone nobody else can reap what it traces
 		r.kill()
 		c.rollback()
 		return 1, err
@@ -92,8 +94,10 @@ type restoration struct {
 	names  []string   // of those
 	plan   *plan.Plan // of the container, as its create would carry it out
 
-	init     int // pid of the container's first process; 0 until it exists
-	pidfd    int // of it; -1 until it exists
+	init     int          // pid of the container's first process; 0 until it exists
+	pidfd    int          // of it; -1 until it exists
+	cgroups  criu.Cgroups // of the container
+	guard    *agent.Agent // nil when it is not needed
 	verified bool
 }
 
@@ -118,6 +122,9 @@ func openRestoration(o *RestoreOptions) (_ *restoration, err error) {
 }
 
 func (r *restoration) close() {
+	if r.guard != nil {
+		r.guard.Close() // all has been undone
+	}
 	if r.conn != nil {
 		r.conn.Close()
 	}
@@ -155,6 +162,9 @@ func (r *restoration) prepare(c *creation) error {
 		return errors.New("config.json: /linux/seccomp: a container whose filter has a listener cannot be restored")
 	}
 	r.plan = c.plan
+	if err := r.verifyFilter(); err != nil {
+		return unlike(err)
+	}
 	var err error
 	if c.plan, err = plan.CompileRestore(c.spec, c.facts, &plan.RestoreSpec{
 		Program: r.program, Args: criu.Args(3), Env: criu.Environment,
@@ -193,6 +203,9 @@ func (r *restoration) run(c *creation) error {
 	if err != nil {
 		return err
 	}
+	if err := r.watch(c); err != nil {
+		return err
+	}
 	r.conn.Pidfd, r.conn.Interrupt, r.conn.Wait = c.pidfd, c.signals.FD(), patience(criuWait)
 	r.conn.Progress = func() int64 { return bytesRead(c.cg) }
 	typ := rpc.CriuReqType_RESTORE
@@ -217,6 +230,38 @@ func (r *restoration) run(c *creation) error {
 	c.pid, c.pidfd = r.init, r.pidfd
 	r.pidfd = -1
 	return nil
+}
+
+// watch starts the guard.
+func (r *restoration) watch(c *creation) error {
+	var err error
+	if r.guard, err = agent.Start(criu.Guard, nil); err != nil {
+		return err
+	}
+	return r.askGuard(&criu.GuardRequest{Cgroup: c.rec.Cgroup})
+}
+
+func (r *restoration) askGuard(q *criu.GuardRequest) error {
+	var reply criu.GuardReply
+	err := r.guard.Ask("watch", q, &reply)
+	if err == nil && reply.Error != "" {
+		err = errors.New(reply.Error)
+	}
+	if err != nil {
+		return fmt.Errorf("watch over the restore: %w", err)
+	}
+	return nil
+}
+
+// relax ends the guard.
+func (r *restoration) relax() error {
+	if r.guard == nil {
+		return nil
+	}
+	err := r.askGuard(&criu.GuardRequest{Done: true})
+	r.guard.Close()
+	r.guard = nil
+	return err
 }
 
 // enter replaces the directories by what CRIU sees of them in its mount namespace.
@@ -254,11 +299,12 @@ func (r *restoration) request(c *creation) (*rpc.CriuOpts, error) {
 	for i, name := range r.names {
 		o.InheritFd = append(o.InheritFd, criu.Inherit(name, 4+i))
 	}
+	// CRIU is in the cgroup of the container.
+	if r.cgroups, err = criu.ReadCgroups("/proc/" + strconv.Itoa(c.pid) + "/cgroup"); err != nil {
+		return nil, err
+	}
 	if r.opts.CgroupsMode != "ignore" {
-		// The cgroups of the images lie below that of the container, in which CRIU is.
-		if o.CgRoot, err = cgroupRoots(c.pid); err != nil {
-			return nil, err
-		}
+		o.CgRoot = r.cgroups.Roots()
 	}
 	if s := r.opts.LSMProfile; s != "" {
 		o.LsmProfile = &s
@@ -269,28 +315,15 @@ func (r *restoration) request(c *creation) (*rpc.CriuOpts, error) {
 	return &o, nil
 }
 
-// cgroupRoots are the cgroups of a process, in the form of CRIU.
-func cgroupRoots(pid int) ([]*rpc.CgroupRoot, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
-	if err != nil {
-		return nil, fmt.Errorf("read the cgroups of CRIU: %w", err)
-	}
-	var list []*rpc.CgroupRoot
-	for line := range strings.Lines(string(data)) {
-		_, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
-		ctrl, dir, ok := strings.Cut(rest, ":")
-		if ok {
-			list = append(list, &rpc.CgroupRoot{Ctrl: &ctrl, Path: &dir})
-		}
-	}
-	return list, nil
-}
-
 // event answers CRIU at its steps. It has read the images, which are hostile, but its own words are believed.
 func (r *restoration) event(c *creation, e criu.Event) error {
 	switch e.Name {
 	case "setup-namespaces":
 		if err := r.born(e.Pid); err != nil {
+			return err
+		}
+		// Hooks take it for the container's, and may configure it.
+		if err := unlike(r.verifyNamespace(c, specs.NetworkNamespace)); err != nil {
 			return err
 		}
 		if h := c.spec.Hooks; h != nil && (len(h.Prestart) > 0 || len(h.CreateRuntime) > 0) { //nolint:staticcheck // prestart is deprecated, not gone
@@ -341,6 +374,10 @@ func (r *restoration) confirm(c *creation) error {
 	if r.init == 0 {
 		return errors.New("read CRIU: it has not said which process is the first")
 	}
+	// If rt dies now they stay as they are, until the guard ends them.
+	if err := c.cg.Freeze(); err != nil {
+		return err
+	}
 	if err := r.verify(c); err != nil {
 		return err
 	}
@@ -352,6 +389,12 @@ func (r *restoration) confirm(c *creation) error {
 		return err
 	}
 	if err := c.dir.Save(&c.rec); err != nil {
+		return err
+	}
+	if err := r.relax(); err != nil {
+		return err
+	}
+	if err := c.cg.Thaw(); err != nil {
 		return err
 	}
 	r.verified = true
@@ -386,13 +429,4 @@ func bytesRead(m cgroup.Manager) (sum int64) {
 		sum += n
 	}
 	return sum
-}
-
-// hostIDs are the ids of a map in the form of /proc/PID/uid_map.
-func hostIDs(m []specs.LinuxIDMapping) string {
-	var b strings.Builder
-	for _, e := range m {
-		fmt.Fprintf(&b, "%d %d %d\n", e.ContainerID, e.HostID, e.Size)
-	}
-	return b.String()
 }

@@ -73,17 +73,16 @@ func (c *creation) takeTerminal() error {
 	if c.opts.Detach {
 		return nil
 	}
-	if p := c.spec.Process; p != nil && p.Terminal {
-		var err error
-		if c.foreground, err = console.Open(); err != nil {
-			return err
-		}
-	}
 	if !c.opts.NoSubreaper && !newNamespace(c.spec, specs.PIDNamespace) {
 		// Orphans of such a container would else go to somebody else.
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return fmt.Errorf("become a subreaper: %w", err)
 		}
+	}
+	if p := c.spec.Process; p != nil && p.Terminal {
+		var err error
+		c.foreground, err = console.Open()
+		return err
 	}
 	return nil
 }

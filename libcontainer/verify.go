@@ -4,13 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
 
 	"rt/libcontainer/criu"
-	"rt/libcontainer/mounts"
 	"rt/libcontainer/plan"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -21,99 +19,267 @@ import (
 // has made of them is held against the config before it runs: whatever the config takes away must be gone.
 // That the programs do what they did is nobody's promise: they are the container's.
 
+// unlike is an error about images that do not go with the config.
+func unlike(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("the images do not go with config.json: %w", err)
+}
+
 // verify checks all processes that CRIU has made. They are stopped.
 func (r *restoration) verify(c *creation) error {
-	steps := []func(*creation) error{r.verifyNamespaces, r.verifyProcesses, r.verifyFilter, r.verifyLabels, r.verifyMounts}
-	for _, step := range steps {
+	for _, step := range []func(*creation) error{r.verifyNamespaces, r.verifyProcesses, r.verifyMounts} {
 		if err := step(c); err != nil {
-			return fmt.Errorf("the images do not go with config.json: %w", err)
+			return unlike(err)
 		}
 	}
 	return nil
 }
 
+// namespace is the file of a namespace of a process.
+func namespace(pid int, t specs.LinuxNamespaceType) (os.FileInfo, error) {
+	proc := "self"
+	if pid != 0 {
+		proc = strconv.Itoa(pid)
+	}
+	return os.Stat("/proc/" + proc + "/ns/" + plan.NamespaceFile(t))
+}
+
 // verifyNamespaces checks that the first process is in namespaces of its own where the config wants
 // new ones, in that which the config names, and in rt's own elsewhere.
 func (r *restoration) verifyNamespaces(c *creation) error {
-	proc := "/proc/" + strconv.Itoa(r.init)
 	for _, t := range plan.NamespaceTypes() {
-		file := plan.NamespaceFile(t)
-		own, err := os.Stat("/proc/self/ns/" + file)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // this kernel does not have such ones
-		}
-		if err != nil {
+		if err := r.verifyNamespace(c, t); err != nil {
 			return err
-		}
-		its, err := os.Stat(proc + "/ns/" + file)
-		if err != nil {
-			return err
-		}
-		i := slices.IndexFunc(c.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == t })
-		switch {
-		case i < 0:
-			if t != specs.TimeNamespace && !os.SameFile(own, its) { // CRIU makes one whenever it can
-				return fmt.Errorf("/linux/namespaces: there is no %s namespace, and the process is in one of its own", t)
-			}
-		case c.spec.Linux.Namespaces[i].Path == "":
-			if os.SameFile(own, its) {
-				return fmt.Errorf("/linux/namespaces/%d: the process is in the host's %s namespace", i, t)
-			}
-		case joinName(t) != "":
-			named, err := os.Stat(c.spec.Linux.Namespaces[i].Path)
-			if err != nil {
-				return err
-			}
-			if !os.SameFile(named, its) {
-				return fmt.Errorf("/linux/namespaces/%d: the process is not in the %s namespace %q", i, t, c.spec.Linux.Namespaces[i].Path)
-			}
 		}
 	}
+	return r.verifyMaps(c)
+}
+
+func (r *restoration) verifyNamespace(c *creation, t specs.LinuxNamespaceType) error {
+	own, err := namespace(0, t)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // this kernel does not have such ones
+	}
+	if err != nil {
+		return err
+	}
+	its, err := namespace(r.init, t)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(c.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == t })
+	if i < 0 {
+		if t != specs.TimeNamespace && !os.SameFile(own, its) { // CRIU makes one whenever it can
+			return fmt.Errorf("/linux/namespaces: there is no %s namespace, and the process is in one of its own", t)
+		}
+		return nil
+	}
+	n := c.spec.Linux.Namespaces[i]
+	if n.Path != "" && (joinName(t) != "" || isOwn(n)) {
+		named, err := os.Stat(n.Path)
+		if err != nil {
+			return err
+		}
+		if !os.SameFile(named, its) {
+			return fmt.Errorf("/linux/namespaces/%d: the process is not in the %s namespace %q", i, t, n.Path)
+		}
+	} else if os.SameFile(own, its) {
+		return fmt.Errorf("/linux/namespaces/%d: the process is in the host's %s namespace", i, t)
+	}
+	return nil
+}
+
+// verifyMaps checks the maps of a new user namespace.
+func (r *restoration) verifyMaps(c *creation) error {
 	if !newNamespace(c.spec, specs.UserNamespace) {
 		return nil
 	}
 	for file, want := range map[string][]specs.LinuxIDMapping{"uid_map": c.spec.Linux.UIDMappings, "gid_map": c.spec.Linux.GIDMappings} {
-		data, err := os.ReadFile(proc + "/" + file)
+		data, err := os.ReadFile("/proc/" + strconv.Itoa(r.init) + "/" + file)
 		if err != nil {
 			return err
 		}
-		if strings.Join(strings.Fields(string(data)), " ") != strings.Join(strings.Fields(hostIDs(want)), " ") {
+		if strings.Join(strings.Fields(string(data)), " ") != strings.Join(strings.Fields(procMap(want)), " ") {
 			return fmt.Errorf("/linux/%sMappings: the process has the map %q", strings.TrimSuffix(file, "_map"), data)
 		}
 	}
 	return nil
 }
 
-// verifyProcesses checks that all processes are in the container's cgroup, and have no more than the config gives.
-func (r *restoration) verifyProcesses(c *creation) error {
-	members, err := c.cg.Pids()
-	if err != nil {
-		return err
+// procMap is a map in the form of /proc/PID/uid_map.
+func procMap(m []specs.LinuxIDMapping) string {
+	var b strings.Builder
+	for _, e := range m {
+		fmt.Fprintf(&b, "%d %d %d\n", e.ContainerID, e.HostID, e.Size)
 	}
+	return b.String()
+}
+
+// mayMount says whether the container's processes may mount what they like: then that has been
+// theirs to choose. In a user namespace they may only mount what that allows.
+func (r *restoration) mayMount(c *creation) bool {
+	return criu.ConfinementOf(r.plan).May("CAP_SYS_ADMIN") && !hasNamespace(c.spec, specs.UserNamespace)
+}
+
+// verifyProcesses checks that there are no other processes than the first and what is below it, and that all
+// threads are in the container's cgroup, in its namespaces, and have no more than the config gives.
+func (r *restoration) verifyProcesses(c *creation) error {
 	pids, err := descendants(r.init)
 	if err != nil {
 		return err
 	}
-	want := criu.ConfinementOf(r.plan)
-	for _, pid := range pids {
-		if _, ok := slices.BinarySearch(members, pid); !ok {
-			return fmt.Errorf("/linux/cgroupsPath: process %d is not in the cgroup of the container", pid)
+	helpers, err := descendants(c.pid)
+	if err != nil {
+		return err
+	}
+	members, err := c.cg.Pids()
+	if err != nil {
+		return err
+	}
+	for _, pid := range members {
+		if !slices.Contains(pids, pid) && !slices.Contains(helpers, pid) {
+			return fmt.Errorf("/linux/cgroupsPath: process %d is in the cgroup of the container, and not below its first process", pid)
 		}
-		threads, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
+	}
+	want := criu.ConfinementOf(r.plan)
+	want.HostIDs = !hasNamespace(c.spec, specs.UserNamespace)
+	for _, pid := range pids {
+		zombie, err := r.verifyProcess(c, want, pid)
 		if err != nil {
 			return err
 		}
-		for _, t := range threads {
-			status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/task/" + t.Name() + "/status")
-			if err != nil {
-				return err
-			}
-			if err := want.Check(pid, string(status)); err != nil {
-				return err
-			}
+		if zombie {
+			continue
+		}
+		if err := r.verifyShared(c, pid); err != nil {
+			return err
+		}
+		if err := verifyLimits(c.spec.Process, want, pid); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// verifyProcess checks the threads of a process. A zombie has none that could run.
+func (r *restoration) verifyProcess(c *creation, want *criu.Confinement, pid int) (zombie bool, err error) {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task/"
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return false, err
+	}
+	for _, t := range threads {
+		status, err := os.ReadFile(dir + t.Name() + "/status")
+		if err != nil {
+			return false, err
+		}
+		if strings.Contains(string(status), "\nState:\tZ") {
+			return true, nil
+		}
+		if err := want.Check(pid, string(status)); err != nil {
+			return false, err
+		}
+		in, err := criu.ReadCgroups(dir + t.Name() + "/cgroup")
+		if err != nil {
+			return false, err
+		}
+		for _, g := range in {
+			if top, ok := r.cgroups.Find(g.Controllers); !ok || !g.Below(top) {
+				return false, fmt.Errorf("/linux/cgroupsPath: process %d is in cgroup %q of %q, which is not below that of the container", pid, g.Path, g.Controllers)
+			}
+		}
+		if err := r.verifyLabels(c.spec.Process, dir+t.Name()+"/attr/"); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// verifyShared checks that a process is in the namespaces of the first.
+func (r *restoration) verifyShared(c *creation, pid int) error {
+	for _, t := range plan.NamespaceTypes() {
+		first, err := namespace(r.init, t)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		its, err := namespace(pid, t)
+		if err != nil {
+			return err
+		}
+		if os.SameFile(first, its) {
+			continue
+		}
+		own, err := namespace(0, t)
+		if err != nil {
+			return err
+		}
+		if t == specs.MountNamespace || os.SameFile(own, its) || !r.mayMount(c) {
+			return fmt.Errorf("/linux/namespaces: process %d is in another %s namespace than the first one", pid, t)
+		}
+	}
+	return nil
+}
+
+// verifyLimits checks what else a process must not have more of than the config gives.
+func verifyLimits(p *specs.Process, want *criu.Confinement, pid int) error {
+	if p == nil {
+		return nil
+	}
+	if p.Scheduler == nil && !want.May("CAP_SYS_NICE") {
+		if err := verifyScheduling(pid); err != nil {
+			return err
+		}
+	}
+	if want.May("CAP_SYS_RESOURCE") {
+		return nil
+	}
+	if p.OOMScoreAdj != nil {
+		data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/oom_score_adj")
+		if err != nil {
+			return err
+		}
+		if n, err := strconv.Atoi(strings.TrimSpace(string(data))); err != nil || n < *p.OOMScoreAdj {
+			return fmt.Errorf("/process/oomScoreAdj: process %d has %s", pid, strings.TrimSpace(string(data)))
+		}
+	}
+	for i, l := range p.Rlimits {
+		var has unix.Rlimit
+		if err := unix.Prlimit(pid, plan.RlimitNumber(l.Type), nil, &has); err == nil && has.Max > l.Hard {
+			return fmt.Errorf("/process/rlimits/%d: process %d has the hard limit %d", i, pid, has.Max)
+		}
+	}
+	return nil
+}
+
+// verifyScheduling checks that a process is not scheduled in a way that takes a privilege.
+func verifyScheduling(pid int) error {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return err
+	}
+	// proc_pid_stat(5): the name, in brackets, is the second field.
+	f := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	const nice, policy = 19 - 3, 41 - 3
+	if len(f) <= policy {
+		return fmt.Errorf("read stat of process %d: %d fields", pid, len(f))
+	}
+	own, err := unix.Getpriority(unix.PRIO_PROCESS, 0) // as the system call has it: 20 - nice
+	if err != nil {
+		return err
+	}
+	if n, err := strconv.Atoi(f[nice]); err != nil || n < min(0, 20-own) {
+		return fmt.Errorf("/process/scheduler: there is none, and process %d has the nice value %s", pid, f[nice])
+	}
+	switch f[policy] {
+	case "0", "3", "5": // SCHED_OTHER, SCHED_BATCH, SCHED_IDLE
+		return nil
+	}
+	return fmt.Errorf("/process/scheduler: there is none, and process %d has the policy %s (sched(7))", pid, f[policy])
 }
 
 // descendants lists a process and all below it.
@@ -142,8 +308,9 @@ func descendants(pid int) ([]int, error) {
 	return list, nil
 }
 
-// verifyFilter checks that below all filters of the images lies that of the config.
-func (r *restoration) verifyFilter(*creation) error {
+// verifyFilter checks that below all filters of the images lies that of the config. That all threads have one
+// is seen later.
+func (r *restoration) verifyFilter() error {
 	want := criu.ConfinementOf(r.plan).Filter
 	if want == "" {
 		return nil
@@ -163,23 +330,23 @@ func (r *restoration) verifyFilter(*creation) error {
 	return nil
 }
 
-// verifyLabels checks the labels of the first process.
-func (r *restoration) verifyLabels(c *creation) error {
-	p := c.spec.Process
-	if p == nil || p.ApparmorProfile == "" && p.SelinuxLabel == "" {
+// verifyLabels checks the labels of a thread by its files in attr.
+func (r *restoration) verifyLabels(p *specs.Process, attr string) error {
+	if p == nil {
 		return nil
 	}
-	proc := "/proc/" + strconv.Itoa(r.init) + "/attr/"
 	kind, name, _ := strings.Cut(r.opts.LSMProfile, ":")
 	if want := p.ApparmorProfile; want != "" {
 		if kind == "apparmor" {
 			want = name
 		}
-		got, err := os.ReadFile(proc + "apparmor/current")
+		got, err := os.ReadFile(attr + "apparmor/current")
 		if err != nil {
 			return err
 		}
-		if profile, _, _ := strings.Cut(strings.TrimSpace(string(got)), " ("); profile != want {
+		// A profile may have others below it, into which it lets programs change.
+		profile, _, _ := strings.Cut(strings.TrimSpace(string(got)), " (")
+		if profile != want && !strings.HasPrefix(profile, want+"//") {
 			return fmt.Errorf("/process/apparmorProfile: the profile is %q, not %q", profile, want)
 		}
 	}
@@ -187,150 +354,13 @@ func (r *restoration) verifyLabels(c *creation) error {
 		if kind == "selinux" {
 			want = name
 		}
-		got, err := os.ReadFile(proc + "current")
+		got, err := os.ReadFile(attr + "current")
 		if err != nil {
 			return err
 		}
 		if label := strings.TrimRight(string(got), "\x00\n"); label != want {
 			return fmt.Errorf("/process/selinuxLabel: the label is %q, not %q", label, want)
 		}
-	}
-	return nil
-}
-
-// verifyMounts checks that what the config covers is covered, what it wants to be read-only is, and that nothing
-// of the host's is mounted but what the config names.
-func (r *restoration) verifyMounts(c *creation) error {
-	inside, err := mounts.Read(r.init)
-	if err != nil {
-		return err
-	}
-	host, err := mounts.Read(0)
-	if err != nil {
-		return err
-	}
-	root, err := mounts.OpenRoot(r.init)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(root)
-	shown, err := host.Parts(c.facts.Rootfs, "/", false)
-	if err != nil {
-		return err
-	}
-	binds, err := parts(host, r.plan)
-	if err != nil {
-		return err
-	}
-	shown = append(shown, binds...)
-	points := map[string]string{} // what the plan covers, with the type of a file system that it mounts there
-	for i := range r.plan.Ops {
-		op := &r.plan.Ops[i]
-		if target := targetOf(op); target != "" {
-			fstype := ""
-			if op.Kind == plan.KindMount || op.Kind == plan.KindMountOld {
-				fstype = op.Data[0].String
-			}
-			points[path.Clean("/"+target)] = fstype
-		}
-	}
-	mayMount := criu.ConfinementOf(r.plan).MayMount()
-	for _, m := range inside {
-		o := mounts.OriginOf(m)
-		fstype, covered := points[m.Mountpoint]
-		var right bool
-		switch {
-		case slices.ContainsFunc(shown, func(p mounts.Part) bool { return p.Holds(o) }):
-			right = true // the config shows this part of the host's
-		case covered && fstype == m.FSType:
-			right = true
-		case kernelOwn(m.FSType):
-			// Every instance shows what belongs to a namespace, maybe the host's.
-			right = mayMount || covered
-		default:
-			right = (m.FSType == "tmpfs" || m.FSType == "devpts") && !host.Has(o)
-		}
-		if !right {
-			return fmt.Errorf("/mounts: %s of type %s is mounted at %q besides", path.Join(m.Source, m.Root), m.FSType, m.Mountpoint)
-		}
-	}
-	slots := map[int32]string{} // what is mounted from one, by its target
-	for i := range r.plan.Ops {
-		op := &r.plan.Ops[i]
-		target, readonly := targetOf(op), op.Kind == plan.KindReadonly || op.Kind != plan.KindMask && op.Num[0]&unix.MOUNT_ATTR_RDONLY != 0
-		switch op.Kind {
-		case plan.KindMount:
-			slots[op.Slot] = target
-		case plan.KindSetattr:
-			target = slots[op.Slot]
-		}
-		if target == "" {
-			continue
-		}
-		if err := verifyCover(inside, root, op.Kind, target, readonly); err != nil {
-			return fmt.Errorf("%s: %w", op.Origin, err)
-		}
-	}
-	return nil
-}
-
-// kernelOwn are the types that show the kernel's own files, those of a namespace.
-func kernelOwn(fstype string) bool {
-	switch fstype {
-	case "proc", "sysfs", "mqueue", "cgroup", "cgroup2":
-		return true
-	}
-	return false
-}
-
-// targetOf is the path that an operation covers, "" for none.
-func targetOf(op *plan.Op) string {
-	switch op.Kind {
-	case plan.KindMask, plan.KindReadonly, plan.KindAttach:
-		return op.Data[0].String
-	case plan.KindMount, plan.KindMountOld:
-		return op.Data[3].String
-	case plan.KindRootattr:
-		return "/"
-	}
-	return ""
-}
-
-// verifyCover checks what an operation has put at a target.
-func verifyCover(inside mounts.Tree, root int, kind plan.Kind, target string, readonly bool) error {
-	fd, err := mounts.OpenInRoot(root, target)
-	if err == unix.ENOENT && (kind == plan.KindMask || kind == plan.KindReadonly) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("%q: %w", target, err)
-	}
-	defer unix.Close(fd)
-	var fs unix.Statfs_t
-	var st unix.Stat_t
-	if err := errors.Join(unix.Fstatfs(fd, &fs), unix.Fstat(fd, &st)); err != nil {
-		return fmt.Errorf("%q: %w", target, err)
-	}
-	if readonly && fs.Flags&unix.ST_RDONLY == 0 {
-		return fmt.Errorf("%q is writable", target)
-	}
-	if kind == plan.KindMask {
-		null := st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
-		empty := st.Mode&unix.S_IFMT == unix.S_IFDIR && fs.Type == unix.TMPFS_MAGIC && fs.Flags&unix.ST_RDONLY != 0
-		if !null && !empty {
-			return fmt.Errorf("%q is not masked", target)
-		}
-		return nil
-	}
-	if kind == plan.KindReadonly || kind == plan.KindRootattr {
-		return nil
-	}
-	m, err := inside.LookIn(root, target)
-	if err == nil && m == nil {
-		err = errors.New("nothing is mounted there")
-	}
-	if err != nil {
-		return fmt.Errorf("%q: %w", target, err)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ type Agent struct {
 	dec *json.Decoder
 }
 
-// Start executes the agent called name from a sealed memfd: unit.Agent or netdevice.Agent, each
+// Start executes the agent called name from a sealed memfd: unit.Agent, netdevice.Agent or criu.Guard, each
 // with messages of its own. Of rt's environment it gets the variables named, and files
 // as its descriptors from 3 on; they stay the caller's.
 func Start(name string, variables []string, files ...*os.File) (_ *Agent, err error) {

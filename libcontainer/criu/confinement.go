@@ -15,12 +15,16 @@ type Confinement struct {
 	noNewPrivs   bool
 	// Filter is the seccomp filter of all, as an array of struct sock_filter; "" for none.
 	Filter string
+	// HostIDs says that ids are the same for rt, so that they can be compared.
+	HostIDs  bool
+	ids      bool // uid and gid are known
+	uid, gid uint64
 }
 
-// MayMount says whether a process of the container's may mount file systems itself.
-func (w *Confinement) MayMount() bool {
-	admin, _ := plan.CapMask([]string{"CAP_SYS_ADMIN"}, 63)
-	return !w.bounded || w.capabilities&admin != 0
+// May says whether a process may have a capability.
+func (w *Confinement) May(capability string) bool {
+	mask, _ := plan.CapMask([]string{capability}, 63)
+	return !w.bounded || w.capabilities&mask != 0
 }
 
 // ConfinementOf reads it off a plan.
@@ -33,6 +37,8 @@ func ConfinementOf(p *plan.Plan) *Confinement {
 			w.capabilities |= op.Num[0]
 		case plan.KindCaps:
 			w.capabilities |= op.Num[1] | op.Num[2]
+		case plan.KindIds:
+			w.ids, w.uid, w.gid = true, op.Num[0], op.Num[1]
 		case plan.KindNoNewPrivs:
 			w.noNewPrivs = true
 		case plan.KindSeccomp:
@@ -56,6 +62,14 @@ func (w *Confinement) Check(pid int, status string) error {
 			if more := mask &^ w.capabilities; w.bounded && more != 0 {
 				return fmt.Errorf("/process/capabilities: process %d has %s in %s besides", pid, strings.Join(plan.CapNames(more), ", "), name)
 			}
+		case "Uid":
+			if err := w.checkIDs(pid, value, w.uid, "CAP_SETUID", "uid"); err != nil {
+				return err
+			}
+		case "Gid":
+			if err := w.checkIDs(pid, value, w.gid, "CAP_SETGID", "gid"); err != nil {
+				return err
+			}
 		case "NoNewPrivs":
 			if w.noNewPrivs && value != "1" {
 				return fmt.Errorf("/process/noNewPrivileges: process %d may gain privileges", pid)
@@ -64,6 +78,19 @@ func (w *Confinement) Check(pid int, status string) error {
 			if w.Filter != "" && value != "2" {
 				return fmt.Errorf("/linux/seccomp: process %d has no filter", pid)
 			}
+		}
+	}
+	return nil
+}
+
+// checkIDs checks the ids of a thread that cannot have changed them.
+func (w *Confinement) checkIDs(pid int, value string, want uint64, capability, name string) error {
+	if !w.ids || !w.HostIDs || !w.noNewPrivs || w.May(capability) {
+		return nil
+	}
+	for _, id := range strings.Fields(value) {
+		if id != strconv.FormatUint(want, 10) {
+			return fmt.Errorf("/process/user/%s: process %d has %s", name, pid, id)
 		}
 	}
 	return nil

@@ -2,15 +2,16 @@ package criu
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 
-	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
 )
 
@@ -131,7 +132,12 @@ func (d *Images) plain(name string) (link bool, err error) {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFLNK:
 		return true, nil
-	case unix.S_IFREG, unix.S_IFDIR, unix.S_IFSOCK: // lazy-pages.socket
+	case unix.S_IFREG:
+		if st.Nlink > 1 {
+			return false, fmt.Errorf("use %q in %q: it has other names elsewhere (hard links)", name, d.path)
+		}
+		return false, nil
+	case unix.S_IFDIR, unix.S_IFSOCK: // lazy-pages.socket
 		return false, nil
 	}
 	return false, fmt.Errorf("use %q in %q: it is not a regular file", name, d.path)
@@ -149,8 +155,8 @@ func (d *Images) checkParent(link bool, parents int) error {
 	case err != nil:
 	case n == len(buf):
 		err = unix.ENAMETOOLONG
-	case strings.HasPrefix(target, "/"):
-		err = errors.New("a link to an absolute path; accepted is one relative to the images")
+	case strings.HasPrefix(target, "/") || strings.Contains(strings.TrimPrefix(path.Clean(target), "../"), ".."):
+		err = fmt.Errorf("it leads to %q; accepted are directories in that of the images, or beside it", target)
 	case parents < 0:
 		err = fmt.Errorf("a chain of more than %d pre-dumps", maxParents)
 	}
@@ -273,11 +279,8 @@ func (d *Images) LoadDescriptors() ([]string, error) {
 		return fail(fmt.Errorf("it has more than %d bytes", maxDescriptors))
 	}
 	var list []string
-	if err := json.Unmarshal(data, &list); err != nil {
-		return fail(err)
-	}
-	if len(list) != 3 {
-		return fail(fmt.Errorf("it names %d descriptors, expected are 3", len(list)))
+	if err := json.Unmarshal(data, &list); err != nil || len(list) != 3 {
+		return fail(errors.New("expected is a list of three strings"))
 	}
 	return list, nil
 }

@@ -183,7 +183,9 @@ func TestCheck(t *testing.T) {
 		{"parent", []entry{link("parent", "pre"), file("pre/core-1.img")}, nil},
 		{"parent outside", []entry{link("images/parent", "../pre"), file("pre/core-1.img")}, nil},
 		{"parent with a parent", []entry{link("images/parent", "../b"), link("b/parent", "../a/"), file("a/x")}, nil},
-		{"parent, absolute", []entry{link("parent", "/usr")}, []string{`"parent"`, "absolute path"}},
+		{"parent, two up", []entry{link("parent", "../../x")}, []string{`"parent"`, "accepted are directories"}},
+		{"parent, up again", []entry{link("parent", "a/../../../x")}, []string{`"parent"`, "accepted are directories"}},
+		{"parent, absolute", []entry{link("parent", "/usr")}, []string{`"parent"`, `"/usr"`, "accepted are directories"}},
 		{"parent, dangling", []entry{link("parent", "pre")}, []string{`"pre"`, "no such file"}},
 		{"parent, a file", []entry{link("parent", "pre"), file("pre")}, []string{`"pre"`, "not a directory"}},
 		{"parent, a fifo", []entry{link("parent", "d/pre"), special("d/pre", "fifo")}, []string{`"d/pre"`, "not a directory"}},
@@ -192,14 +194,14 @@ func TestCheck(t *testing.T) {
 		{"parent, a link", []entry{link("images/parent", "../way"), link("way", "real"), file("real/x")},
 			[]string{`"../way"`, "too many levels of symbolic links"}},
 		{"parent, through proc", []entry{link("parent", strings.Repeat("../", 40)+"proc/self/cwd")},
-			[]string{"proc/self/cwd", "too many levels of symbolic links"}},
+			[]string{"proc/self/cwd", "accepted are directories"}},
 		{"parent with a link", []entry{link("images/parent", "../pre"), link("pre/pages-1.img", "/etc/passwd")},
 			[]string{`"pages-1.img"`, "/../pre", "symbolic link"}},
 		{"parent with a fifo", []entry{link("images/parent", "../pre"), special("pre/stats", "fifo")},
 			[]string{`"stats"`, "/../pre", "not a regular file"}},
 		{"parent's parent with a link", []entry{link("images/parent", "../b"), link("b/parent", "../a"), link("a/x", "y")},
 			[]string{`"x"`, "/../b/../a", "symbolic link"}},
-		{"parent's parent, absolute", []entry{link("images/parent", "../b"), link("b/parent", "/usr")}, []string{`"parent"`, "/../b", "absolute path"}},
+		{"parent's parent, absolute", []entry{link("images/parent", "../b"), link("b/parent", "/usr")}, []string{`"parent"`, "/../b", `"/usr"`, "accepted are directories"}},
 
 		// All of these have no end.
 		{"its own parent", []entry{link("parent", ".")}, []string{"chain of more than 64"}},
@@ -305,15 +307,15 @@ func TestLoadDescriptors(t *testing.T) {
 		{"dangling link", []entry{link(name, "other")}, []string{"too many levels of symbolic links"}},
 		{"directory", []entry{subdirectory(name)}, []string{"not a regular file"}},
 		{"fifo", []entry{special(name, "fifo")}, []string{"not a regular file"}},
-		{"empty", []entry{text(name, "")}, []string{"EOF"}},
-		{"cut", []entry{text(name, good[:len(good)-1])}, []string{"EOF"}},
-		{"not JSON", []entry{text(name, "root:x:0:0\n")}, []string{"invalid character"}},
-		{"more than JSON", []entry{text(name, good+good)}, []string{"invalid character"}},
-		{"another shape", []entry{text(name, `{"0":"/dev/null"}`)}, []string{"JSON object"}},
-		{"another type", []entry{text(name, `[0,1,2]`)}, []string{"JSON number"}},
-		{"null", []entry{text(name, `null`)}, []string{"names 0 descriptors, expected are 3"}},
-		{"two", []entry{text(name, `["a","b"]`)}, []string{"names 2 descriptors, expected are 3"}},
-		{"four", []entry{text(name, `["a","b","c","d"]`)}, []string{"names 4 descriptors, expected are 3"}},
+		{"empty", []entry{text(name, "")}, []string{"expected is a list of three strings"}},
+		{"cut", []entry{text(name, good[:len(good)-1])}, []string{"expected is a list of three strings"}},
+		{"not JSON", []entry{text(name, "root:x:0:0\n")}, []string{"expected is a list of three strings"}},
+		{"more than JSON", []entry{text(name, good+good)}, []string{"expected is a list of three strings"}},
+		{"another shape", []entry{text(name, `{"0":"/dev/null"}`)}, []string{"expected is a list of three strings"}},
+		{"another type", []entry{text(name, `[0,1,2]`)}, []string{"expected is a list of three strings"}},
+		{"null", []entry{text(name, `null`)}, []string{"expected is a list of three strings"}},
+		{"two", []entry{text(name, `["a","b"]`)}, []string{"expected is a list of three strings"}},
+		{"four", []entry{text(name, `["a","b","c","d"]`)}, []string{"expected is a list of three strings"}},
 		{"as long as may be", []entry{text(name, long(1<<16))}, nil},
 		{"too long", []entry{text(name, long(1<<16+1))}, []string{"more than 65536 bytes"}},
 	} {
@@ -592,5 +594,20 @@ func TestLongestChain(t *testing.T) {
 	}
 	if err := open(t, lay(t, entries...)+"/1").Check(); err != nil {
 		t.Error("63 pre-dumps:", err)
+	}
+}
+
+// A log that is written to a file with another name is written to what that names.
+func TestHardLinks(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"restore.log", "pages-1.img"} {
+		dir := lay(t, file("images/"+name), file("images/other"))
+		if err := os.Link(dir+"/images/"+name, dir+"/canary"); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, open(t, dir+"/images").Check(), `"`+name+`"`, "hard links")
+		if name == "restore.log" {
+			expect(t, open(t, dir+"/images").CheckLogs(), `"`+name+`"`, "hard links")
+		}
 	}
 }

@@ -17,8 +17,8 @@ const (
 	seccompMagic = 0x64413049
 	// maxFilters is the longest such file that is read, in bytes.
 	maxFilters = 64 << 20
-	// wireBytes is the wire type of what has a length.
-	wireBytes = 2
+	// Wire types: a number, and what has a length.
+	wireVarint, wireBytes = 0, 2
 )
 
 // Filters lists the seccomp filters that the images have and that were not put on top of another one: those with which
@@ -59,41 +59,67 @@ func parseFilters(data []byte) ([][]byte, error) {
 		return nil, fmt.Errorf("its entry has %d bytes, the file has %d more", le.Uint32(data[8:]), len(data)-head)
 	}
 	var list [][]byte
-	err := fields(data[head:], func(n uint64, v []byte) error {
+	var prev []uint64 // of each filter the one below it
+	err := fields(data[head:], func(n, _ uint64, v []byte) error {
 		if n != 1 {
 			return nil
 		}
 		var filter []byte
-		on := false // on top of another filter
-		err := fields(v, func(n uint64, v []byte) error {
+		on, below := false, uint64(0) // on top of another filter, and of which
+		err := fields(v, func(n, number uint64, v []byte) error {
 			switch n {
 			case 1:
 				filter = v
 			case 2:
-				on = true
+				on, below = true, number
 			}
 			return nil
 		})
 		if err == nil && !on {
-			list = append(list, filter)
+			list, below = append(list, filter), base
 		}
+		prev = append(prev, below)
 		return err
 	})
-	return list, err
+	if err != nil {
+		return nil, err
+	}
+	return list, checkChains(prev)
 }
 
-// fields calls each with the number and the value of every field of a message (protobuf.dev, Encoding). The value is
-// nil if it is not of bytes.
-func fields(b []byte, each func(uint64, []byte) error) error {
+// base is what a filter is on top of that is on top of none.
+const base = ^uint64(0)
+
+// checkChains checks that below every filter there is one that is on top of none: CRIU would look for it for ever.
+func checkChains(prev []uint64) error {
+	seen := make([]int, len(prev)) // from which filter it has been reached, plus one
+	for i := range prev {
+		for at := uint64(i); at != base && (seen[at] == 0 || seen[at] == i+1); at = prev[at] {
+			if seen[at] != 0 || prev[at] != base && prev[at] >= uint64(len(prev)) {
+				return fmt.Errorf("filter %d is on top of no first one", i)
+			}
+			seen[at] = i + 1
+		}
+	}
+	return nil
+}
+
+// fields calls each with the number and the value of every field of a message (protobuf.dev, Encoding): a number, or
+// bytes, of which the other one is zero; both are if it is neither.
+func fields(b []byte, each func(n, number uint64, bytes []byte) error) error {
 	for len(b) > 0 {
 		tag, n, err := protobuf.DecodeVarint(b, 0)
 		if err != nil {
 			return err
 		}
 		var value []byte
-		if tag&7 == wireBytes {
+		var number uint64
+		switch tag & 7 {
+		case wireBytes:
 			value, n, err = protobuf.DecodeBytes(b, n, false)
-		} else {
+		case wireVarint:
+			number, n, err = protobuf.DecodeVarint(b, n)
+		default:
 			n, err = protobuf.Skip(b)
 		}
 		if err != nil {
@@ -103,7 +129,7 @@ func fields(b []byte, each func(uint64, []byte) error) error {
 			return io.ErrUnexpectedEOF
 		}
 		b = b[n:]
-		if err := each(tag>>3, value); err != nil {
+		if err := each(tag>>3, number, value); err != nil {
 			return err
 		}
 	}

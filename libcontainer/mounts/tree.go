@@ -20,16 +20,24 @@ type Tree []*mountinfo.Info
 
 // Read reads the mounts of a process; pid 0 is rt itself.
 func Read(pid int) (Tree, error) {
-	name := "/proc/self/mountinfo"
+	proc := "self"
 	if pid != 0 {
-		name = "/proc/" + strconv.Itoa(pid) + "/mountinfo"
+		proc = strconv.Itoa(pid)
 	}
-	f, err := os.Open(name)
+	return ReadAt(unix.AT_FDCWD, "/proc/"+proc+"/mountinfo")
+}
+
+// most is how long a file of mounts may be, in bytes.
+const most = 64 << 20
+
+// ReadAt reads the mounts in a file mountinfo, a path from the directory dir.
+func ReadAt(dir int, name string) (Tree, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("read mounts: %w", err)
+		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
+	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
-	const most = 64 << 20
 	data, err := io.ReadAll(io.LimitReader(f, most))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
