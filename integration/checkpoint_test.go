@@ -339,6 +339,24 @@ func testUnitRestore(t *testing.T) {
 	u.ok("delete", "--force", u.id)
 }
 
+// A zombie is not in the way: it never runs again.
+func TestRestoreZombie(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, script("exec </dev/null >/dev/null 2>&1; sleep 0.2 & exec sleep 1000"))
+	b.needCRIU()
+	b.ok("run", "-d", b.id)
+	zombie := func() error {
+		if out := b.exec("cat /proc/[0-9]*/stat"); !strings.Contains(out, ") Z ") {
+			return fmt.Errorf("there is no zombie: %s", out)
+		}
+		return nil
+	}
+	eventually(t, zombie)
+	b.checkpoint()
+	b.ok("restore", "-d", "--image-path", b.path("images"), b.id)
+	eventually(t, zombie)
+}
+
 // The names of its files are the container's to choose, and no reason to lose it.
 func TestCheckpointOfOddNames(t *testing.T) {
 	t.Parallel()

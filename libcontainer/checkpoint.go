@@ -27,7 +27,7 @@ import (
 const criuWait = 120 * time.Second
 
 // criuUndo is how long it has to undo a checkpoint.
-const criuUndo = 10 * time.Second
+const criuUndo = 500 * time.Millisecond
 
 // ImageOptions are those that Checkpoint and Restore share; what each means for processes criu(8) says.
 type ImageOptions struct {
@@ -257,9 +257,9 @@ func (d *dump) run() error {
 	_, err = conn.Do(&rpc.CriuReq{Type: &typ, Opts: &d.req}, d.event)
 	conn.Close()
 	if err != nil {
-		// It undoes what it has done, the lock of the network too, once the connection has ended. If not, its tracees
-		// go on when it dies. The process that traces them is a child of the one that rt knows.
-		waitPidfd(conn.Pidfd, patience(criuUndo))
+		// It undoes what it has done when it finds the connection at its end. If it does not soon, its tracees go on
+		// when it dies. The process that traces them is a child of the one that rt knows.
+		waitPidfd(conn.Pidfd, criuUndo)
 		unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 	}
 	// After a pre-dump it waits for the dump, and calls the end of the connection an error.
@@ -283,6 +283,11 @@ func (d *dump) run() error {
 	}
 	if derr := d.images.DropDescriptors(); derr != nil {
 		d.opts.Warn(derr.Error())
+	}
+	if !answered {
+		if nerr := criu.OpenNetwork(d.container.rec.Init.Pid); nerr != nil {
+			d.opts.Warn(nerr.Error())
+		}
 	}
 	if now, ferr := d.manager.Frozen(); ferr == nil && now && !frozen {
 		if terr := d.manager.Thaw(); terr != nil {

@@ -3,6 +3,7 @@ package fault
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -148,6 +149,58 @@ func TestF08CRIUKilled(t *testing.T) {
 	}
 }
 
+// A checkpoint that is interrupted while the container's network is shut leaves it open.
+func TestF11CheckpointInterrupted(t *testing.T) {
+	for _, sig := range asked {
+		t.Run(sig.String(), func(t *testing.T) {
+			// A file that CRIU packs for a while, with the network shut.
+			b := newBox(t, spec{args: []string{"sh", "-c", "exec </dev/null >/dev/null 2>&1; dd if=/dev/zero of=/dev/big bs=1M count=200; exec sleep 1000"}})
+			dir := b.criu()
+			pid := b.start()
+			b.must(eventually(limit, func() error {
+				if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) != "sleep\n" {
+					return fmt.Errorf("the file is not written: %s", name)
+				}
+				return nil
+			}))
+			before := rules(t, pid)
+			p := b.images(dir, "", "checkpoint", b.id)
+			b.must(eventually(limit, func() error {
+				if rules(t, pid) == before {
+					return fmt.Errorf("the network is not shut")
+				}
+				return nil
+			}))
+			p.signal(sig)
+			p.end(t).interrupted(t, sig)
+			b.must(eventually(limit, b.noCRIU))
+			b.alone(pid)
+			if after := rules(t, pid); after != before {
+				t.Errorf("rules of the packet filter:\n%sbefore:\n%s", after, before)
+			}
+			b.ok("exec", b.id, "true")
+		})
+	}
+}
+
+// rules are those of the packet filters in a network namespace.
+func rules(t *testing.T, pid int) string {
+	t.Helper()
+	var all string
+	for _, tool := range []string{"iptables-save", "ip6tables-save"} {
+		out, err := exec.Command("nsenter", "-t", fmt.Sprint(pid), "-n", tool).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v: %s", tool, err, out)
+		}
+		for line := range strings.Lines(string(out)) {
+			if strings.HasPrefix(line, "-") {
+				all += line
+			}
+		}
+	}
+	return all
+}
+
 // A restore that is killed leaves what delete --force removes, and the images as they were.
 func TestF09RestoreKilled(t *testing.T) {
 	points := slices.DeleteFunc(pointsOf(t, "create.", "parent.", "restore."), func(p string) bool {
@@ -160,6 +213,10 @@ func TestF09RestoreKilled(t *testing.T) {
 			b := newBox(t, spec{args: quiet.args, hooks: map[string]string{"createRuntime": ":"}})
 			b.checkpointed()
 			b.images(b.criu(), point+":kill", "restore", "-d", b.id).end(t).killed(t)
+			if point != "restore.done" {
+				// Nobody has told CRIU to let them go, or it was too early.
+				b.gone(3 * time.Second)
+			}
 			b.ok("delete", "--force", b.id)
 			b.clean()
 			b.restored()

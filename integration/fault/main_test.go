@@ -106,7 +106,7 @@ func makeRootfs(dir string) error {
 	if err := ground.Install(bin, map[string]string{"busybox": ground.Busybox}); err != nil {
 		return err
 	}
-	for _, a := range []string{"sh", "sleep", "true", "cat"} {
+	for _, a := range []string{"sh", "sleep", "true", "cat", "dd"} {
 		if err := os.Symlink("busybox", filepath.Join(bin, a)); err != nil {
 			return err
 		}

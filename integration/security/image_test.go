@@ -305,6 +305,30 @@ func names(list []os.DirEntry) []string {
 	return n
 }
 
+// What is mounted in another mount namespace than that of the first process nobody could judge by the config.
+func TestS36OtherMountNamespace(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, caps("CAP_SYS_ADMIN"), script("exec </dev/null >/dev/null 2>&1; busybox unshare -m sleep 1000 & while :; do echo x >>/ran; sleep 0.02; done"))
+	b.checkpoint()
+	b.notRestored("/linux/namespaces", "another mount namespace")
+}
+
+// Hooks of the host do not get to see a network that is not the container's.
+func TestS36HookSeesNoOtherNetwork(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, script(alive), without(specs.NetworkNamespace))
+	b.checkpoint()
+	mark := filepath.Join(b.dir, "hook")
+	b.edit(func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
+		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", ">" + mark}}}}
+	})
+	b.notRestored("/linux/namespaces", "host's network namespace")
+	if _, err := os.Lstat(mark); err == nil {
+		t.Error("the hook has run")
+	}
+}
+
 // Whoever could gain privileges when the images were made cannot after a restore that forbids it.
 func TestS36NoNewPrivileges(t *testing.T) {
 	t.Parallel()
