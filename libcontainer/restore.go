@@ -10,6 +10,7 @@ import (
 	"rt/libcontainer/agent"
 	"rt/libcontainer/cgroup"
 	"rt/libcontainer/criu"
+	"rt/libcontainer/mounts"
 	"rt/libcontainer/plan"
 
 	"github.com/checkpoint-restore/go-criu/v8/rpc"
@@ -92,11 +93,13 @@ type restoration struct {
 	peer   int        // CRIU's end of the connection; -1 once it has it
 	joined []int      // namespaces that CRIU is to join, its descriptors from 4 on
 	names  []string   // of those
+	mode   string     // how CRIU is to manage cgroups
 	plan   *plan.Plan // of the container, as its create would carry it out
 
 	init     int          // pid of the container's first process; 0 until it exists
 	pidfd    int          // of it; -1 until it exists
 	cgroups  criu.Cgroups // of the container
+	mounts   mounts.Tree  // of the container, once CRIU has made it
 	guard    *agent.Agent // nil when it is not needed
 	verified bool
 }
@@ -162,12 +165,25 @@ func (r *restoration) prepare(c *creation) error {
 		return errors.New("config.json: /linux/seccomp: a container whose filter has a listener cannot be restored")
 	}
 	r.plan = c.plan
+	if r.mode = r.opts.CgroupsMode; r.mode == "" {
+		// Of itself CRIU puts all processes into its own cgroup, and they keep the namespace in which it is.
+		r.mode = "ignore"
+		if newNamespace(c.spec, specs.UserNamespace) && newNamespace(c.spec, specs.CgroupNamespace) {
+			r.mode = "soft" // for that one is to belong to the other
+		}
+	}
+	if r.mode != "ignore" {
+		if err := r.images.CheckCgroups(); err != nil {
+			return err
+		}
+	}
 	if err := r.verifyFilter(); err != nil {
 		return unlike(err)
 	}
 	var err error
 	if c.plan, err = plan.CompileRestore(c.spec, c.facts, &plan.RestoreSpec{
 		Program: r.program, Args: criu.Args(3), Env: criu.Environment,
+		CgroupNamespace: r.mode == "ignore",
 	}); err != nil {
 		return err
 	}
@@ -303,7 +319,9 @@ func (r *restoration) request(c *creation) (*rpc.CriuOpts, error) {
 	if r.cgroups, err = criu.ReadCgroups("/proc/" + strconv.Itoa(c.pid) + "/cgroup"); err != nil {
 		return nil, err
 	}
-	if r.opts.CgroupsMode != "ignore" {
+	mode, _ := cgroupMode(r.mode)
+	o.ManageCgroupsMode = &mode
+	if r.mode != "ignore" {
 		o.CgRoot = r.cgroups.Roots()
 	}
 	if s := r.opts.LSMProfile; s != "" {
@@ -344,7 +362,11 @@ func (r *restoration) event(c *creation, e criu.Event) error {
 		err := r.confirm(c)
 		if err != nil {
 			// CRIU with them: until it is gone nobody else can reap what it traces.
+			below, _ := descendants(r.init)
 			c.cg.Kill()
+			for _, pid := range below {
+				unix.Kill(pid, unix.SIGKILL) // the images may have put them anywhere
+			}
 			r.kill()
 		}
 		return err

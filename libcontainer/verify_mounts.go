@@ -134,6 +134,7 @@ func (r *restoration) verifyMounts(c *creation) error {
 			return fmt.Errorf("open root of the container: %w", err)
 		}
 		defer unix.Close(root)
+		r.mounts = inside
 		v := verification{inside: inside, host: host, list: list, root: root, proc: proc, cgroups: r.cgroups.Paths(), free: r.mayMount(c)}
 		return v.run()
 	})
@@ -185,9 +186,14 @@ func (v *verification) run() error {
 		if c.point == "" {
 			continue
 		}
-		// Those that are covered by a later one are looked for among all, the others on top.
-		covered := slices.ContainsFunc(v.list[i+1:], func(o *covering) bool { return o.target == c.target })
-		if err := v.there(c, covered); err != nil {
+		// CRIU need not restore what is covered by a later one, itself or with what it lies on.
+		covered := slices.ContainsFunc(v.list[i+1:], func(o *covering) bool {
+			return o.target == c.target || o.kind != plan.KindReadonly && strings.HasPrefix(c.target, o.target+"/")
+		})
+		if covered {
+			continue
+		}
+		if err := v.there(c); err != nil {
 			return fmt.Errorf("%s: %w", c.origin, err)
 		}
 	}
@@ -218,26 +224,19 @@ func (v *verification) find(c *covering) error {
 	return nil
 }
 
-// there checks that c is there, on top of its target unless it is covered.
-func (v *verification) there(c *covering, covered bool) error {
+// there checks that c is there, on top of its target.
+func (v *verification) there(c *covering) error {
 	top, err := v.inside.LookIn(v.root, c.target)
 	if err != nil {
 		return err
 	}
-	candidates := []*mountinfo.Info{top}
-	if covered {
-		candidates = v.inside
-	}
 	readonly := false
-	for _, m := range candidates {
-		if m == nil || m.Mountpoint != c.point || !v.is(m, c) {
-			continue
+	if top != nil && top.Mountpoint == c.point && v.is(top, c) {
+		missing := c.attr & confining &^ attributes(top)
+		if missing == 0 {
+			return nil
 		}
-		if missing := c.attr & confining &^ attributes(m); missing != 0 {
-			readonly = readonly || missing&unix.MOUNT_ATTR_RDONLY != 0
-			continue
-		}
-		return nil
+		readonly = missing&unix.MOUNT_ATTR_RDONLY != 0
 	}
 	switch {
 	case c.either:

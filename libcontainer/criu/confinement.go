@@ -2,6 +2,7 @@ package criu
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,10 +16,9 @@ type Confinement struct {
 	noNewPrivs   bool
 	// Filter is the seccomp filter of all, as an array of struct sock_filter; "" for none.
 	Filter string
-	// HostIDs says that ids are the same for rt, so that they can be compared.
-	HostIDs  bool
-	ids      bool // uid and gid are known
-	uid, gid uint64
+	// UID, GID and Groups are the ids of all, in decimal as rt sees them, unless they could change them. "" is any.
+	UID, GID string
+	Groups   []string
 }
 
 // May says whether a process may have a capability.
@@ -37,8 +37,6 @@ func ConfinementOf(p *plan.Plan) *Confinement {
 			w.capabilities |= op.Num[0]
 		case plan.KindCaps:
 			w.capabilities |= op.Num[1] | op.Num[2]
-		case plan.KindIds:
-			w.ids, w.uid, w.gid = true, op.Num[0], op.Num[1]
 		case plan.KindNoNewPrivs:
 			w.noNewPrivs = true
 		case plan.KindSeccomp:
@@ -63,11 +61,15 @@ func (w *Confinement) Check(pid int, status string) error {
 				return fmt.Errorf("/process/capabilities: process %d has %s in %s besides", pid, strings.Join(plan.CapNames(more), ", "), name)
 			}
 		case "Uid":
-			if err := w.checkIDs(pid, value, w.uid, "CAP_SETUID", "uid"); err != nil {
+			if err := w.checkIDs(pid, value, "CAP_SETUID", "uid", w.UID); err != nil {
 				return err
 			}
 		case "Gid":
-			if err := w.checkIDs(pid, value, w.gid, "CAP_SETGID", "gid"); err != nil {
+			if err := w.checkIDs(pid, value, "CAP_SETGID", "gid", w.GID); err != nil {
+				return err
+			}
+		case "Groups":
+			if err := w.checkIDs(pid, value, "CAP_SETGID", "additionalGids", w.Groups...); err != nil {
 				return err
 			}
 		case "NoNewPrivs":
@@ -84,12 +86,12 @@ func (w *Confinement) Check(pid int, status string) error {
 }
 
 // checkIDs checks the ids of a thread that cannot have changed them.
-func (w *Confinement) checkIDs(pid int, value string, want uint64, capability, name string) error {
-	if !w.ids || !w.HostIDs || !w.noNewPrivs || w.May(capability) {
+func (w *Confinement) checkIDs(pid int, value, capability, name string, accepted ...string) error {
+	if w.UID == "" || !w.noNewPrivs || w.May(capability) {
 		return nil
 	}
-	for _, id := range strings.Fields(value) {
-		if id != strconv.FormatUint(want, 10) {
+	for id := range strings.FieldsSeq(value) {
+		if !slices.Contains(accepted, id) {
 			return fmt.Errorf("/process/user/%s: process %d has %s", name, pid, id)
 		}
 	}

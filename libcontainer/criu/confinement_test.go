@@ -7,10 +7,14 @@ import (
 
 // What a thread may have, in the words of its status file.
 func TestConfinementCheck(t *testing.T) {
-	w := Confinement{capabilities: 1<<5 | 1<<10, bounded: true, noNewPrivs: true, Filter: "f"}
-	good := "Name:\tx\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000420\nCapEff:\t0000000000000020\nCapBnd:\t0000000000000420\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"
+	w := Confinement{capabilities: 1<<5 | 1<<10, bounded: true, noNewPrivs: true, Filter: "f", UID: "7", GID: "8", Groups: []string{"8", "9"}}
+	good := "Name:\tx\nUid:\t7\t7\t7\t7\nGid:\t8\t8\t8\t8\nGroups:\t9 8 \nCapInh:\t0000000000000000\nCapPrm:\t0000000000000420\nCapEff:\t0000000000000020\nCapBnd:\t0000000000000420\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"
 	for _, c := range []struct{ was, is, says string }{
 		{"", "", ""},
+		{"Uid:\t7\t7", "Uid:\t7\t0", "/process/user/uid: process 7 has 0"},
+		{"Gid:\t8", "Gid:\t0", "/process/user/gid: process 7 has 0"},
+		{"Groups:\t9 8", "Groups:\t9 8 42", "/process/user/additionalGids: process 7 has 42"},
+		{"Groups:\t9 8", "Groups:\t", ""},
 		{"CapInh:\t0000000000000000", "CapInh:\t0000000000000001", "/process/capabilities: process 7 has CAP_CHOWN in CapInh"},
 		{"CapPrm:\t0000000000000420", "CapPrm:\t0000000000000428", "CAP_FOWNER in CapPrm"},
 		{"CapEff:\t0000000000000020", "CapEff:\tffffffffffffffff", "in CapEff"},

@@ -15,8 +15,8 @@ const (
 	// The two words with which such a file begins (criu.org/Images).
 	commonMagic  = 0x54564319
 	seccompMagic = 0x64413049
-	// maxFilters is the longest such file that is read, in bytes.
-	maxFilters = 64 << 20
+	// maxImage is the longest image that is read, in bytes.
+	maxImage = 64 << 20
 	// Wire types: a number, and what has a length.
 	wireVarint, wireBytes = 0, 2
 )
@@ -24,17 +24,9 @@ const (
 // Filters lists the seccomp filters that the images have and that were not put on top of another one: those with which
 // the processes of a container begin. It is empty if there are none at all.
 func (d *Images) Filters() ([][]byte, error) {
-	f, err := d.open(seccompName)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	var data []byte
-	if err == nil {
-		data, err = io.ReadAll(io.LimitReader(f, maxFilters+1))
-		f.Close()
-	}
+	data, err := d.read(seccompName)
 	var list [][]byte
-	if err == nil {
+	if err == nil && data != nil {
 		list, err = parseFilters(data)
 	}
 	if err != nil {
@@ -43,24 +35,48 @@ func (d *Images) Filters() ([][]byte, error) {
 	return list, nil
 }
 
+// read reads an image; nil if there is none.
+func (d *Images) read(name string) ([]byte, error) {
+	f, err := d.open(name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxImage+1))
+	if err == nil && len(data) > maxImage {
+		err = fmt.Errorf("it has more than %d bytes", maxImage)
+	}
+	return data, err
+}
+
+// payload is the one entry of an image with that magic.
+func payload(data []byte, magic uint32) ([]byte, error) {
+	const head = 3 * 4
+	le := binary.LittleEndian
+	switch {
+	case len(data) < head || le.Uint32(data) != commonMagic || le.Uint32(data[4:]) != magic:
+		return nil, errors.New("it is not an image of this kind")
+	case uint64(le.Uint32(data[8:])) != uint64(len(data)-head):
+		return nil, fmt.Errorf("its entry has %d bytes, the file has %d more", le.Uint32(data[8:]), len(data)-head)
+	}
+	return data[head:], nil
+}
+
 // parseFilters reads a file of one SeccompEntry (CRIU's images/seccomp.proto):
 //
 //	message seccomp_filter { required bytes filter = 1; optional uint32 prev = 2; optional uint32 flags = 3; }
 //	message seccomp_entry { repeated seccomp_filter seccomp_filters = 1; }
 func parseFilters(data []byte) ([][]byte, error) {
-	const head = 3 * 4
-	le := binary.LittleEndian
-	switch {
-	case len(data) > maxFilters:
-		return nil, fmt.Errorf("it has more than %d bytes", maxFilters)
-	case len(data) < head || le.Uint32(data) != commonMagic || le.Uint32(data[4:]) != seccompMagic:
-		return nil, errors.New("it is not an image of seccomp filters")
-	case uint64(le.Uint32(data[8:])) != uint64(len(data)-head):
-		return nil, fmt.Errorf("its entry has %d bytes, the file has %d more", le.Uint32(data[8:]), len(data)-head)
+	entry, err := payload(data, seccompMagic)
+	if err != nil {
+		return nil, err
 	}
 	var list [][]byte
 	var prev []uint64 // of each filter the one below it
-	err := fields(data[head:], func(n, _ uint64, v []byte) error {
+	err = fields(entry, func(n, _ uint64, v []byte) error {
 		if n != 1 {
 			return nil
 		}

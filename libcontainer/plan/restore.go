@@ -10,6 +10,8 @@ type RestoreSpec struct {
 	// Program is the absolute path of CRIU, Args its argv, Env its environment.
 	Program   string
 	Args, Env []string
+	// CgroupNamespace says that the container's new cgroup namespace, if it has one, is not CRIU's to make.
+	CgroupNamespace bool
 }
 
 // CompileRestore compiles the plan that makes a container's processes again from a checkpoint: CRIU
@@ -50,6 +52,9 @@ func CompileRestore(spec *specs.Spec, facts *Facts, r *RestoreSpec) (*Plan, erro
 		return nil, c.err
 	}
 	c.plan.Ops = append(c.plan.Ops[:from], placeholders(c.plan.Ops[from:])...)
+	if r.CgroupNamespace && wanted&unix.CLONE_NEWCGROUP != 0 {
+		c.num(KindUnshare, "/linux/namespaces", unix.CLONE_NEWCGROUP)
+	}
 	// CRIU knows no keyrings: the container's processes would have that of rt's caller.
 	c.keyring(keyringPermissions)
 	if spec.Root != nil && spec.Root.Readonly {
