@@ -148,6 +148,8 @@ func TestRestoreGoesOn(t *testing.T) {
 				b.must(os.WriteFile(volume(b)+"/one", []byte("one file\n"), 0o644))
 				return []specs.Mount{
 					{Destination: "/data/volume", Source: volume(b) + "/dir", Options: []string{"rbind", "ro"}},
+					{Destination: "/twice", Source: volume(b) + "/dir", Options: []string{"bind"}},
+					{Destination: "/twice", Source: volume(b) + "/dir/below", Options: []string{"bind"}},
 					{Destination: "/etc/one", Source: volume(b) + "/one", Options: []string{"bind"}},
 					{Destination: "/scratch", Type: "tmpfs", Source: "tmpfs"},
 					{Destination: "/scratch/nested", Source: volume(b) + "/dir", Options: []string{"bind"}},

@@ -305,6 +305,36 @@ func names(list []os.DirEntry) []string {
 	return n
 }
 
+// The images of cgroups say which files of theirs CRIU writes. It does so only if it is asked to, and then the
+// names are looked at first.
+func TestS36CgroupNames(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, script(alive))
+	b.checkpoint()
+	path := filepath.Join(b.dir, "images/cgroup.img")
+	good, err := os.ReadFile(path)
+	b.must(err)
+	edited := false
+	for _, name := range []string{"cgroup.clone_children", "notify_on_release", "cgroup.max.depth", "cgroup.type", "cpu.shares", "cgroup.procs"} {
+		// A property of the same length, so that the rest can stay.
+		evil := ("../../../../../../../../" + name)[:len(name)]
+		if bytes.Contains(good, []byte(name)) {
+			b.must(os.WriteFile(path, bytes.ReplaceAll(good, []byte(name), []byte(evil)), 0o600))
+			edited = true
+			break
+		}
+	}
+	if !edited {
+		t.Fatalf("no known property is in the images: %q", good)
+	}
+	before := b.marks()
+	r := b.images("restore", "--detach", "--manage-cgroups-mode", "soft", b.id)
+	if r.code != 1 || !strings.Contains(r.err, "cgroup.img") || b.marks() != before {
+		t.Errorf("%v; expected it to refuse the name", r)
+	}
+	b.restoredNow()
+}
+
 // What is mounted in another mount namespace than that of the first process nobody could judge by the config.
 func TestS36OtherMountNamespace(t *testing.T) {
 	t.Parallel()
