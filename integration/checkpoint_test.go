@@ -56,6 +56,27 @@ func (b *box) piped(args ...string) (*process, *numbers) {
 	return p, &numbers{t: b.t, r: r, scan: bufio.NewScanner(r)}
 }
 
+// counts starts the container, a counter, and waits until it counts.
+func (b *box) counts() *numbers {
+	b.t.Helper()
+	p, n := b.piped("run", "-d", b.id)
+	if r := p.end(); r.code != 0 {
+		b.t.Fatal(r)
+	}
+	n.next()
+	return n
+}
+
+// restores makes the container, a counter, from the images.
+func (b *box) restores(args ...string) *numbers {
+	b.t.Helper()
+	p, n := b.piped(slices.Concat([]string{"restore", "-d", "--image-path", b.path("images")}, args, []string{b.id})...)
+	if r := p.end(); r.code != 0 || r.err != "" {
+		b.t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
+	}
+	return n
+}
+
 // next is the next number.
 func (n *numbers) next() int {
 	n.t.Helper()
@@ -169,11 +190,7 @@ func TestRestoreGoesOn(t *testing.T) {
 				b.spec.Mounts = append(b.spec.Mounts, c.mount(b)...)
 				b.write()
 			}
-			p, n := b.piped("run", "-d", b.id)
-			if r := p.end(); r.code != 0 {
-				t.Fatal(r)
-			}
-			n.next()
+			n := b.counts()
 			if r := b.rt("checkpoint", "--image-path", b.path("images"), b.id); r.code != 0 || r.out != "" || r.err != "" {
 				t.Fatalf("%v\n%s", r, b.errorsIn("images/dump.log"))
 			}
@@ -188,10 +205,7 @@ func TestRestoreGoesOn(t *testing.T) {
 			b.id += "again"
 			b.spec.Linux.CgroupsPath = "/" + top + "/" + b.id
 			b.write()
-			p, n = b.piped("restore", "-d", "--pid-file", b.path("pid"), "--image-path", b.path("images"), b.id)
-			if r := p.end(); r.code != 0 || r.err != "" {
-				t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
-			}
+			n = b.restores("--pid-file", b.path("pid"))
 			if i := n.next(); i <= last || i > last+20 {
 				t.Errorf("it goes on with %d after %d", i, last)
 			}
@@ -241,9 +255,7 @@ func TestRestoreFromPreDump(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, script(counter))
 	b.needCRIU()
-	p, n := b.piped("run", "-d", b.id)
-	p.end()
-	n.next()
+	n := b.counts()
 	dir, _, err := ground.CRIU("lanes")
 	b.must(err)
 	if out, err := exec.Command(dir+"/criu", "check", "--feature", "mem_dirty_track").CombinedOutput(); err != nil {
@@ -260,10 +272,7 @@ func TestRestoreFromPreDump(t *testing.T) {
 	if target, err := os.Readlink(b.path("images/parent")); err != nil || target != "../before" {
 		t.Errorf("the parent of the images is %q: %v", target, err)
 	}
-	p, n = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
-	if r := p.end(); r.code != 0 || r.err != "" {
-		t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
-	}
+	n = b.restores()
 	if i := n.next(); i <= last {
 		t.Errorf("it goes on with %d after %d", i, last)
 	}
@@ -286,9 +295,7 @@ func TestRestoreAppArmor(t *testing.T) {
 		}
 		return r
 	}
-	p, n := b.piped("run", "-d", b.id)
-	p.end()
-	n.next()
+	b.counts()
 	b.checkpoint()
 	for _, profile := range []string{"rt-test-restore", "rt-test-restore-other"} {
 		b.spec.Process.ApparmorProfile = profile
@@ -364,14 +371,9 @@ func TestCheckpointOfOddNames(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, script("exec 0<>\"$(printf '/tmp/\\377')\"; "+counter))
 	b.needCRIU()
-	p, n := b.piped("run", "-d", b.id)
-	p.end()
-	n.next()
+	n := b.counts()
 	b.checkpoint()
-	p, n = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
-	if r := p.end(); r.code != 0 || r.err != "" {
-		t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
-	}
+	n = b.restores()
 	n.next()
 }
 
@@ -387,14 +389,9 @@ func TestRestoreRecursiveBind(t *testing.T) {
 	b.must(os.WriteFile(below+"/file", []byte("below\n"), 0o644))
 	b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/volume", Source: b.path("volume"), Options: []string{"rbind"}})
 	b.write()
-	p, n := b.piped("run", "-d", b.id)
-	p.end()
-	n.next()
+	n := b.counts()
 	b.checkpoint()
-	p, n = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
-	if r := p.end(); r.code != 0 || r.err != "" {
-		t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
-	}
+	n = b.restores()
 	n.next()
 	if got := b.exec("cat /volume/below/file"); got != "below\n" {
 		t.Errorf("it sees %q", got)
@@ -406,12 +403,10 @@ func TestRestoreForeground(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, script("trap '/probe key add late; /probe key find late; exit 7' TERM; "+counter))
 	b.needCRIU()
-	p, n := b.piped("run", "-d", b.id)
-	p.end()
-	n.next()
+	n := b.counts()
 	b.checkpoint()
 	last := n.last()
-	p, n = b.piped("restore", "--image-path", b.path("images"), b.id)
+	p, n := b.piped("restore", "--image-path", b.path("images"), b.id)
 	if i := n.next(); i <= last {
 		t.Errorf("it goes on with %d after %d", i, last)
 	}
@@ -431,9 +426,7 @@ func TestCheckpointLeavesRunning(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, script(counter))
 	b.needCRIU()
-	p, n := b.piped("run", "-d", b.id)
-	p.end()
-	n.next()
+	n := b.counts()
 	b.checkpoint("--leave-running", "--work-path", b.path("work"))
 	if _, err := os.Stat(b.path("work/dump.log")); err != nil {
 		t.Error(err)
@@ -451,10 +444,7 @@ func TestCheckpointLeavesRunning(t *testing.T) {
 		last = n.next()
 	}
 	b.ok("delete", "--force", b.id)
-	p, n = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
-	if r := p.end(); r.code != 0 || r.err != "" {
-		t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
-	}
+	n = b.restores()
 	if i := n.next(); i > last {
 		t.Errorf("it goes on with %d, after the %d at which it was left running", i, last)
 	}
@@ -540,14 +530,9 @@ func TestRestoreJoinsNetwork(t *testing.T) {
 	net := fmt.Sprintf("/proc/%d/ns/net", owner.state().Pid)
 	b := newBox(t, noNS("network"), ns("network", net), script(counter))
 	b.needCRIU()
-	p, n := b.piped("run", "-d", b.id)
-	p.end()
-	n.next()
+	n := b.counts()
 	b.checkpoint()
-	p, n = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
-	if r := p.end(); r.code != 0 || r.err != "" {
-		t.Fatalf("%v\n%s", r, b.errorsIn("images/restore.log"))
-	}
+	n = b.restores()
 	n.next()
 	want, err := os.Readlink(net)
 	b.must(err)
@@ -578,18 +563,12 @@ func TestRestoreHooks(t *testing.T) {
 		b.must(os.Remove(b.path("hooks.log")))
 		return strings.Join(list, " ")
 	}
-	p, n := b.piped("run", "-d", b.id)
-	p.end()
-	n.next()
+	b.counts()
 	b.checkpoint()
 	if got := kinds(); got != "prestart createRuntime poststart poststop" {
 		t.Errorf("run and checkpoint ran %s", got)
 	}
-	p, n = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
-	if r := p.end(); r.code != 0 {
-		t.Fatal(r)
-	}
-	n.next()
+	b.restores().next()
 	if want := fmt.Sprintf(`"pid":%d`, b.state().Pid); strings.Count(strings.ReplaceAll(b.read("hooks.log"), " ", ""), want) != 2 {
 		t.Errorf("the hooks read %s, expected %s in both", b.read("hooks.log"), want)
 	}
@@ -600,7 +579,7 @@ func TestRestoreHooks(t *testing.T) {
 	kinds()
 	b.spec.Hooks.CreateRuntime = []specs.Hook{{Path: "/bin/false"}}
 	b.write()
-	p, _ = b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
+	p, _ := b.piped("restore", "-d", "--image-path", b.path("images"), b.id)
 	if r := p.end(); r.code != 1 || !strings.Contains(r.err, "createRuntime") || strings.Count(r.err, "\n") != 1 {
 		t.Errorf("%v; expected the hook's failure", r)
 	}
@@ -660,15 +639,13 @@ func TestCheckpointInterrupted(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, script(counter))
 	b.needCRIU()
-	p, n := b.piped("run", "-d", b.id)
-	p.end()
-	n.next()
+	n := b.counts()
 	// A criu that does nothing, for as long as it is let.
 	b.must(os.Mkdir(b.path("bin"), 0o755))
 	b.must(os.WriteFile(b.path("bin/criu"), []byte("#!/bin/sh\necho >"+b.path("began")+" began; exec sleep 1000\n"), 0o755))
 	for sig, code := range map[syscall.Signal]int{unix.SIGTERM: 143, unix.SIGINT: 130} {
 		os.Remove(b.path("began"))
-		p = b.command("env", "PATH="+b.path("bin")+":/usr/bin:/bin", b.bin, "--root", b.root, "checkpoint", "--image-path", filepath.Join(b.dir, "images"), b.id).start()
+		p := b.command("env", "PATH="+b.path("bin")+":/usr/bin:/bin", b.bin, "--root", b.root, "checkpoint", "--image-path", filepath.Join(b.dir, "images"), b.id).start()
 		b.appears("began")
 		p.signal(sig)
 		p.end().refused(code, "interrupted by signal")

@@ -163,7 +163,7 @@ func TestS36ImagesOfTheLessConfined(t *testing.T) {
 	}
 }
 
-// without is noted of the container that the images come from only: a mount of the host's is never in them.
+// A mount of the host's is never in the images, and they bring none that the config does not name.
 func TestS36ImagesBringNothingOfTheHost(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, script(alive))
