@@ -71,6 +71,7 @@ func Restore(root, id string, o RestoreOptions) (int, error) {
 		c.abort() // CRIU first: until it is gone nobody else can reap what it traces
 		r.kill()
 		c.rollback()
+		r.work.Sweep("restore.log")
 		return 1, err
 	}
 	c.dir.Unlock()

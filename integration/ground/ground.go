@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"rt/integration/leak"
@@ -22,6 +23,8 @@ type Ground struct {
 	Top     string   // the cgroup above those of all containers, one name
 	Cgroups []string // mount points of all cgroup hierarchies
 	V2      bool     // there is no hierarchy but cgroup v2
+
+	yards []string // directories of CRIU's that were there before
 }
 
 // Make makes the ground of tests that run as root. prefix is that of the directory's name. Settings of the
@@ -34,12 +37,18 @@ func Make(prefix string) (*Ground, error) {
 		os.Unsetenv(v)
 	}
 	unix.Umask(0o022)
-	g := &Ground{}
+	g := &Ground{yards: yards()}
 	err := g.make(prefix)
 	if err != nil {
 		return nil, errors.Join(err, g.Remove())
 	}
 	return g, nil
+}
+
+// yards are the directories in which CRIU makes mount namespaces. One that is killed together with rt leaves its own, empty.
+func yards() []string {
+	list, _ := filepath.Glob("/tmp/.criu.mntns.*")
+	return list
 }
 
 func (g *Ground) make(prefix string) error {
@@ -75,6 +84,11 @@ func (g *Ground) make(prefix string) error {
 func (g *Ground) Remove() error {
 	if g == nil || g.Dir == "" {
 		return nil
+	}
+	for _, d := range yards() {
+		if !slices.Contains(g.yards, d) {
+			os.Remove(d)
+		}
 	}
 	for _, m := range g.Cgroups {
 		if err := os.Remove(filepath.Join(m, g.Top)); err != nil && !os.IsNotExist(err) {

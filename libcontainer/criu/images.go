@@ -288,6 +288,36 @@ func (d *Images) LoadDescriptors() ([]string, error) {
 // LogErrors are the lines about errors at the end of a log of CRIU's, without time and level, the first n of them: what
 // comes later follows from those.
 func (d *Images) LogErrors(name string, n int) []string {
+	var list []string
+	for line := range bytes.Lines(d.logEnd(name)) {
+		_, text, ok := strings.Cut(string(line), "Error ")
+		if !ok || strings.Contains(text, "RLIMIT_NOFILE") { // which CRIU goes on without
+			continue
+		}
+		list = append(list, strings.TrimSpace(text))
+	}
+	return list[:min(n, len(list))]
+}
+
+// yard begins the path of the empty directory in which CRIU makes a mount namespace; six letters or digits follow.
+const yard = "/tmp/.criu.mntns."
+
+// Sweep removes the directory that a CRIU which was killed has left behind, by what its log says.
+func (d *Images) Sweep(log string) {
+	text := string(d.logEnd(log))
+	i := strings.LastIndex(text, yard)
+	if i < 0 || len(text) < i+len(yard)+6 {
+		return
+	}
+	name := text[i+len(yard):][:6]
+	if strings.ContainsFunc(name, func(r rune) bool { return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9') }) {
+		return
+	}
+	unix.Rmdir(yard + name) // if it is in use, or of another one who has it again, it is not empty
+}
+
+// logEnd is the end of a log.
+func (d *Images) logEnd(name string) []byte {
 	f, err := d.open(name)
 	if err != nil {
 		return nil
@@ -300,15 +330,7 @@ func (d *Images) LogErrors(name string, n int) []string {
 	if err != nil {
 		return nil
 	}
-	var list []string
-	for line := range bytes.Lines(data) {
-		_, text, ok := strings.Cut(string(line), "Error ")
-		if !ok || strings.Contains(text, "RLIMIT_NOFILE") { // which CRIU goes on without
-			continue
-		}
-		list = append(list, strings.TrimSpace(text))
-	}
-	return list[:min(n, len(list))]
+	return data
 }
 
 func seek(f *os.File, to int64) error {

@@ -611,3 +611,34 @@ func TestHardLinks(t *testing.T) {
 		}
 	}
 }
+
+// What a CRIU that was killed has left is removed, and nothing else.
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	name := "/tmp/.criu.mntns.Te" + strings.Repeat("0", 4)
+	if err := os.Mkdir(name, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(name)
+	gone := func() bool { _, err := os.Lstat(name); return os.IsNotExist(err) }
+	for _, log := range []string{"", "nothing\n", "/tmp/.criu.mntns.", "/tmp/.criu.mntns.Te00/0", "/tmp/.criu.mntns.../../"} {
+		open(t, lay(t, text("restore.log", log))).Sweep("restore.log")
+		if gone() {
+			t.Fatalf("removed for the log %q", log)
+		}
+	}
+	used := name + "/used"
+	if err := os.Mkdir(used, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, lay(t, text("restore.log", "(00.1) mnt: Move the root to /tmp/.criu.mntns.aaaaaa\n(00.2) mnt: Move the root to "+name+"/13-0000000000\n")))
+	d.Sweep("restore.log")
+	if gone() {
+		t.Fatal("removed while in use")
+	}
+	os.Remove(used)
+	d.Sweep("restore.log")
+	if !gone() {
+		t.Error("it is there still")
+	}
+}
