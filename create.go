@@ -55,9 +55,26 @@ func createFlags() []cli.Flag {
 	}
 }
 
-// createOptions reads the flags of create and run, and makes a state directory
-// in $XDG_RUNTIME_DIR ready.
+// createOptions reads the flags of create and run.
 func createOptions(c *cli.Context) (root string, o libcontainer.CreateOptions, err error) {
+	if root, o, err = bundleOptions(c); err != nil {
+		return "", o, err
+	}
+	preserve := c.Int("preserve-fds")
+	if preserve < 0 {
+		return "", o, fmt.Errorf("--preserve-fds: %d is negative", preserve)
+	}
+	o.PidfdSocket = c.String("pidfd-socket")
+	o.NoNewKeyring = c.Bool("no-new-keyring")
+	o.PreserveFDs = preserve
+	o.ListenFDs = listenFDs()
+	o.NotifySocket = os.Getenv("NOTIFY_SOCKET")
+	return root, o, nil
+}
+
+// bundleOptions reads the flags of all commands that make a container from a bundle, and makes a state directory
+// in $XDG_RUNTIME_DIR ready.
+func bundleOptions(c *cli.Context) (root string, o libcontainer.CreateOptions, err error) {
 	rootless, err := parseRootless(c.String("rootless"))
 	if err != nil {
 		return "", o, err
@@ -65,10 +82,6 @@ func createOptions(c *cli.Context) (root string, o libcontainer.CreateOptions, e
 	pidFile, err := absolute(c.String("pid-file"))
 	if err != nil {
 		return "", o, err
-	}
-	preserve := c.Int("preserve-fds")
-	if preserve < 0 {
-		return "", o, fmt.Errorf("--preserve-fds: %d is negative", preserve)
 	}
 	root, err = stateRoot(c)
 	if err != nil {
@@ -80,13 +93,8 @@ func createOptions(c *cli.Context) (root string, o libcontainer.CreateOptions, e
 	return root, libcontainer.CreateOptions{
 		Bundle:        c.String("bundle"),
 		ConsoleSocket: c.String("console-socket"),
-		PidfdSocket:   c.String("pidfd-socket"),
 		PidFile:       pidFile,
 		NoPivot:       c.Bool("no-pivot"),
-		NoNewKeyring:  c.Bool("no-new-keyring"),
-		PreserveFDs:   preserve,
-		ListenFDs:     listenFDs(),
-		NotifySocket:  os.Getenv("NOTIFY_SOCKET"),
 		Rootless:      rootless,
 		SystemdCgroup: c.Bool("systemd-cgroup"),
 		CatchSignals:  true,

@@ -50,31 +50,10 @@ func restoreOptions(c *cli.Context) (root string, o libcontainer.RestoreOptions,
 	if kind, name, _ := strings.Cut(o.LSMProfile, ":"); o.LSMProfile != "" && (kind != "apparmor" && kind != "selinux" || name == "") {
 		return "", o, fmt.Errorf("--lsm-profile: %q is not of the form apparmor:PROFILE or selinux:LABEL", o.LSMProfile)
 	}
-	rootless, err := parseRootless(c.String("rootless"))
-	if err != nil {
+	if root, o.CreateOptions, err = bundleOptions(c); err != nil {
 		return "", o, err
 	}
-	pidFile, err := absolute(c.String("pid-file"))
-	if err != nil {
-		return "", o, err
-	}
-	if root, err = stateRoot(c); err != nil {
-		return "", o, err
-	}
-	if err := makeDefaultRoot(c); err != nil {
-		return "", o, err
-	}
-	o.CreateOptions = libcontainer.CreateOptions{
-		Bundle:        c.String("bundle"),
-		ConsoleSocket: c.String("console-socket"),
-		PidFile:       pidFile,
-		NoPivot:       c.Bool("no-pivot"),
-		Detach:        c.Bool("detach"),
-		NoSubreaper:   c.Bool("no-subreaper"),
-		Rootless:      rootless,
-		SystemdCgroup: c.Bool("systemd-cgroup"),
-		CatchSignals:  true,
-		Warn:          warn,
-	}
+	o.Detach = c.Bool("detach")
+	o.NoSubreaper = c.Bool("no-subreaper")
 	return root, o, nil
 }

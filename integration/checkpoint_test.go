@@ -22,12 +22,7 @@ import (
 // needCRIU makes b's commands find CRIU.
 func (b *box) needCRIU() {
 	b.t.Helper()
-	dir, why, err := ground.CRIU("lanes")
-	b.must(err)
-	if why != "" {
-		b.t.Skip(why)
-	}
-	b.env = append(b.env, "PATH="+dir+":"+os.Getenv("PATH"))
+	b.env = append(b.env, "PATH="+ground.NeedCRIU(b.t, "lanes")+":"+os.Getenv("PATH"))
 }
 
 // counter is a program that counts in its memory alone, and prints the numbers.
@@ -254,9 +249,7 @@ func TestRestoreFromPreDump(t *testing.T) {
 	b := newBox(t, script(counter))
 	b.needCRIU()
 	n := b.counts()
-	dir, _, err := ground.CRIU("lanes")
-	b.must(err)
-	if out, err := exec.Command(dir+"/criu", "check", "--feature", "mem_dirty_track").CombinedOutput(); err != nil {
+	if out, err := exec.Command(ground.NeedCRIU(t, "lanes")+"/criu", "check", "--feature", "mem_dirty_track").CombinedOutput(); err != nil {
 		b.refused([]string{"criu failed: type PRE_DUMP"}, "checkpoint", "--pre-dump", "--image-path", b.path("before"), b.id)
 		b.is("running")
 		n.next()

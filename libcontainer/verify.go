@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"rt/libcontainer/criu"
+	"rt/libcontainer/mounts"
 	"rt/libcontainer/plan"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -145,7 +146,7 @@ func (r *restoration) verifyProcesses(c *creation) error {
 	}
 	want := criu.ConfinementOf(r.plan)
 	wantIDs(want, c.spec)
-	ours, err := ownFiles()
+	ours, err := mounts.Stdio()
 	if err != nil {
 		return err
 	}
@@ -160,8 +161,8 @@ func (r *restoration) verifyProcesses(c *creation) error {
 		if err := r.verifyShared(c, pid); err != nil {
 			return err
 		}
-		if err := r.verifyFiles(pid, ours); err != nil {
-			return err
+		if err := r.mounts.CheckFiles(pid, ours); err != nil {
+			return fmt.Errorf("/mounts: %w", err)
 		}
 		if err := verifyLimits(c.spec.Process, want, pid); err != nil {
 			return err
@@ -225,62 +226,6 @@ func wantIDs(want *criu.Confinement, s *specs.Spec) {
 	for _, g := range u.AdditionalGids {
 		want.Groups = append(want.Groups, host(g, s.Linux.GIDMappings))
 	}
-}
-
-// ownFiles are the files behind rt's descriptors 0 to 2, which the container may have inherited.
-func ownFiles() ([]os.FileInfo, error) {
-	var list []os.FileInfo
-	for fd := range 3 {
-		st, err := os.Stat("/proc/self/fd/" + strconv.Itoa(fd))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
-		if err == nil {
-			list = append(list, st)
-		}
-	}
-	return list, nil
-}
-
-// verifyFiles checks that all files that a process has open, stands in, runs or maps are in the mounts of the container: a
-// path in the images may have led CRIU elsewhere.
-func (r *restoration) verifyFiles(pid int, ours []os.FileInfo) error {
-	proc := "/proc/" + strconv.Itoa(pid) + "/"
-	files := []string{"cwd", "root", "exe"}
-	for _, dir := range []string{"fd", "map_files"} {
-		entries, err := os.ReadDir(proc + dir)
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			files = append(files, dir+"/"+e.Name())
-		}
-	}
-	for _, f := range files {
-		target, err := os.Readlink(proc + f)
-		if err != nil {
-			return err
-		}
-		// What has no path is in no directory: pipes, sockets, and memory.
-		if !strings.HasPrefix(target, "/") || strings.HasPrefix(target, "/memfd:") || strings.HasPrefix(target, "/SYSV") || target == "/dev/zero (deleted)" {
-			continue
-		}
-		var st unix.Statx_t
-		if err := unix.Statx(unix.AT_FDCWD, proc+f, unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st); err != nil {
-			return fmt.Errorf("look at %s of process %d: %w", f, pid, err)
-		}
-		if r.mounts.ByID(st.Mnt_id) != nil {
-			continue
-		}
-		its, err := os.Stat(proc + f)
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(ours, func(o os.FileInfo) bool { return os.SameFile(o, its) }) {
-			return fmt.Errorf("/mounts: %s of process %d is %q, which is in none of them", f, pid, target)
-		}
-	}
-	return nil
 }
 
 // verifyShared checks that a process is in the namespaces of the first.

@@ -20,12 +20,7 @@ var quiet = spec{args: []string{"sh", "-c", "exec sleep 1000 </dev/null >/dev/nu
 // criu is the directory of a program criu, which a test may put in the place of the real one.
 func (b *box) criu() string {
 	b.t.Helper()
-	dir, why, err := ground.CRIU("../lanes")
-	b.must(err)
-	if why != "" {
-		b.t.Skip(why)
-	}
-	return dir
+	return ground.NeedCRIU(b.t, "../lanes")
 }
 
 // wrapped makes a criu that is a script in front of the real one, and returns its directory.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"testing"
 )
 
 // CRIU is a directory with a program criu that runs here; why it is "" is said instead where there can be none. lanes is the
@@ -17,4 +18,17 @@ func CRIU(lanes string) (dir, why string, err error) {
 	}
 	out, err := exec.Command(lanes + "/criu").Output()
 	return strings.TrimSpace(string(out)), "", err
+}
+
+// NeedCRIU is CRIU for a test, which is skipped where there can be none.
+func NeedCRIU(t testing.TB, lanes string) (dir string) {
+	t.Helper()
+	dir, why, err := CRIU(lanes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if why != "" {
+		t.Skip(why)
+	}
+	return dir
 }

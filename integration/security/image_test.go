@@ -24,12 +24,7 @@ const alive = "exec </dev/null >/dev/null 2>&1; while :; do echo x >>/ran; sleep
 // criu is the directory of CRIU.
 func (b *box) criu() string {
 	b.t.Helper()
-	dir, why, err := ground.CRIU("../lanes")
-	b.must(err)
-	if why != "" {
-		b.t.Skip(why)
-	}
-	return dir
+	return ground.NeedCRIU(b.t, "../lanes")
 }
 
 // images runs checkpoint or restore of images in the box's directory.
@@ -128,11 +123,32 @@ func TestS36ImagesOfTheLessConfined(t *testing.T) {
 	masks := func(paths ...string) edit { return func(s *specs.Spec) { s.Linux.MaskedPaths = paths } }
 	readonly := func(paths ...string) edit { return func(s *specs.Spec) { s.Linux.ReadonlyPaths = paths } }
 	none := func(*specs.Spec) {}
+	score := func(n int) edit { return func(s *specs.Spec) { s.Process.OOMScoreAdj = &n } }
+	limit := func(n uint64) edit {
+		return func(s *specs.Spec) {
+			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: n, Hard: n}}
+		}
+	}
 	for name, c := range map[string]struct {
 		loose, strict edit
 		words         []string
 	}{
-		"capabilities":      {caps("CAP_SYS_PTRACE"), none, []string{"/process/capabilities", "CAP_SYS_PTRACE"}},
+		"capabilities": {caps("CAP_SYS_PTRACE"), none, []string{"/process/capabilities", "CAP_SYS_PTRACE"}},
+		"user": {
+			func(s *specs.Spec) { s.Process.User = specs.User{} }, func(s *specs.Spec) { s.Process.User = specs.User{UID: 1000, GID: 1000} },
+			[]string{"/process/user/uid", "has 0"},
+		},
+		"groups": {
+			func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{6, 42} }, none, []string{"/process/user/additionalGids", "has 6"},
+		},
+		"out of memory": {score(950), score(1000), []string{"/process/oomScoreAdj", "has 950"}},
+		"rlimits": {
+			limit(1024), limit(512), []string{"/process/rlimits/0", "hard limit 1024"},
+		},
+		"nice": {
+			func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: "SCHED_OTHER", Nice: -5} }, none,
+			[]string{"/process/scheduler", "nice value -5"},
+		},
 		"no filter":         {none, profiled("getpriority"), []string{"/linux/seccomp"}},
 		"another filter":    {profiled("getppid"), profiled("getpriority"), []string{"/linux/seccomp", "not the one"}},
 		"mask of a file":    {masks(), masks("/proc/timer_list"), []string{"/linux/maskedPaths/0", "/proc/timer_list"}},

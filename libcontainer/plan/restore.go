@@ -51,7 +51,7 @@ func CompileRestore(spec *specs.Spec, facts *Facts, r *RestoreSpec) (*Plan, erro
 	if c.err != nil {
 		return nil, c.err
 	}
-	c.plan.Ops = append(c.plan.Ops[:from], placeholders(c.plan.Ops[from:])...)
+	c.plan.Ops = append(c.plan.Ops[:from], mountPoints(c.plan.Ops[from:])...)
 	if r.CgroupNamespace && wanted&unix.CLONE_NEWCGROUP != 0 {
 		c.num(KindUnshare, "/linux/namespaces", unix.CLONE_NEWCGROUP)
 	}
@@ -77,9 +77,9 @@ func CompileRestore(spec *specs.Spec, facts *Facts, r *RestoreSpec) (*Plan, erro
 	return &c.plan, nil
 }
 
-// placeholders turns the operations of mounts into those that make the mount points. A new instance of a
+// mountPoints turns the operations of mounts into those that make the mount points. A new instance of a
 // file system becomes an empty tmpfs: one of a kernel's would show, or even change, the host's.
-func placeholders(ops []Op) []Op {
+func mountPoints(ops []Op) []Op {
 	kept := ops[:0]
 	for _, op := range ops {
 		switch op.Kind {
